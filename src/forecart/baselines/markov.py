@@ -1,0 +1,85 @@
+"""What follows what: first-order transitions between a user's consecutive baskets, weighted by recency."""
+
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp  # type: ignore[import-untyped]
+
+from forecart.baselines.conversions import Conversions, read_conversions
+from forecart.sequences.histories import Histories
+
+
+class Markov:
+    """score = sum over the user's distinct candidates i of exp(-age_i / decay) P(j | i) + .001 pop(j).
+
+    P(j | i) = baskets with i whose user's next basket holds j / baskets with i that have a next one; age_i is
+    that of the user's latest conversion with i. A basket is what one user converted with at one time.
+
+    Args:
+        decay_days: how fast an old conversion stops to matter.
+    """
+
+    name = "markov"
+
+    def __init__(self, decay_days: float = 14.0) -> None:
+        self.decay_days = decay_days
+
+    def fit(
+        self,
+        histories: Histories,
+        *,
+        cut_us: int,
+        level: str,
+        num_candidates: int,
+        conversion_codes: frozenset[int],
+    ) -> Self:
+        """Counts transitions; see `Baseline.fit`."""
+        baskets = read_conversions(
+            histories,
+            cut_us=cut_us,
+            level=level,
+            num_candidates=num_candidates,
+            conversion_codes=conversion_codes,
+        ).baskets()
+        self._transition_NN = _transitions(baskets)
+        self._query_UN = latest_weights(baskets, self.decay_days)
+        self._popularity_N = (0.001 * baskets.user_share()).astype(np.float32)
+        return self
+
+    def score(self, user_index: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        """Returns the expected transitions + popularity, [B, N]."""
+        followed = (self._query_UN[user_index] @ self._transition_NN).toarray()
+        score_BN: npt.NDArray[np.float32] = followed.astype(np.float32) + self._popularity_N
+        return score_BN
+
+
+def latest_weights(baskets: Conversions, decay_days: float) -> Any:
+    """Returns exp(-age of the latest conversion / `decay_days`) per user and candidate, a CSR matrix [U, N].
+
+    Args:
+        baskets: sorted by user, candidate and time, as `Conversions.baskets` gives them.
+        decay_days: above 0.
+    """
+    is_latest = np.ones(len(baskets.user), bool)
+    is_latest[:-1] = (np.diff(baskets.user) != 0) | (np.diff(baskets.candidate) != 0)
+    latest = baskets.where(is_latest)
+    return latest.pair_sums(np.exp(-latest.age_days / decay_days)).astype(np.float32)
+
+
+def _transitions(baskets: Conversions) -> Any:
+    """Returns P(j | i) as a CSR matrix [N, N]."""
+    num_candidates = baskets.shape[1]
+    ordered = baskets.at(np.lexsort((baskets.occurred_us, baskets.user)))
+    is_new = np.ones(len(ordered.user), bool)
+    is_new[1:] = (np.diff(ordered.user) != 0) | (np.diff(ordered.occurred_us) != 0)
+    basket = np.cumsum(is_new) - 1
+    user_of_basket = ordered.user[is_new]
+    held = sp.csr_matrix(
+        (np.ones(len(basket), np.float32), (basket, ordered.candidate)),
+        shape=(len(user_of_basket), num_candidates),
+    )
+    earlier = np.flatnonzero(user_of_basket[:-1] == user_of_basket[1:])
+    before = held[earlier]
+    count_N = np.maximum(np.asarray(before.sum(axis=0)).ravel(), 1.0)
+    return (sp.diags(1.0 / count_N) @ (before.T @ held[earlier + 1])).tocsr().astype(np.float32)

@@ -1,0 +1,50 @@
+"""Popularity: the same list for everyone, by the share of users who converted with a candidate."""
+
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from forecart.baselines.conversions import read_conversions
+from forecart.sequences.histories import Histories
+
+
+class Popularity:
+    """Share of users in the last days, ties by the share of all time.
+
+    score = pop_recent + .001 pop_all, or pop_all alone without `last_days`.
+
+    Args:
+        last_days: how far back; None for all time.
+    """
+
+    def __init__(self, last_days: int | None = 7) -> None:
+        self.last_days = last_days
+        self.name = "popularity_all" if last_days is None else f"popularity_{last_days}d"
+
+    def fit(
+        self,
+        histories: Histories,
+        *,
+        cut_us: int,
+        level: str,
+        num_candidates: int,
+        conversion_codes: frozenset[int],
+    ) -> Self:
+        """Counts users; see `Baseline.fit`."""
+        conversions = read_conversions(
+            histories,
+            cut_us=cut_us,
+            level=level,
+            num_candidates=num_candidates,
+            conversion_codes=conversion_codes,
+        )
+        share_N = conversions.user_share()
+        if self.last_days is not None:
+            share_N = conversions.user_share(last_days=self.last_days) + 0.001 * share_N
+        self._score_N = share_N.astype(np.float32)
+        return self
+
+    def score(self, user_index: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        """Returns the one list for each user, [B, N]."""
+        return np.repeat(self._score_N[None, :], len(user_index), axis=0)
