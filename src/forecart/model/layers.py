@@ -1,0 +1,255 @@
+"""Building blocks of the towers: attention over packed batches, transformer block, MLP, hashed embedding.
+
+Takes and gives tensors. The decision worth knowing: histories come packed, all rows' events one after another
+in x_TD with no padding; only attention needs rows apart, so it alone pads, within classes of similar length
+(`PackedLayout`), and everything else runs on exactly T events.
+
+Shapes: B rows, T events of all rows, D width, H heads, L longest row of a bucket, S padded slots.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FIRST_KNOWN_INDEX = 2
+"""Indices below are padding (0) and unknown (1)."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Rows of similar length, padded to the longest.
+
+    Attributes:
+        num_rows: rows in the bucket.
+        length: L, the longest of them.
+        valid_RL: bool, True where a slot holds an event; None when every slot does.
+    """
+
+    num_rows: int
+    length: int
+    valid_RL: Tensor | None
+
+    @property
+    def key_mask(self) -> Tensor | None:
+        """The mask of attention scores [R, H, L, L]: no query looks at padding."""
+        return None if self.valid_RL is None else self.valid_RL[:, None, None, :]
+
+
+@dataclass(frozen=True)
+class PackedLayout:
+    """Where each event of a packed batch stands in the padded buckets; built once a batch for all layers.
+
+    Attributes:
+        slot_T: int64, the slot of each event among the slots of all buckets.
+        buckets: classes of rows, shortest first; rows without events are in none.
+    """
+
+    slot_T: Tensor
+    buckets: tuple[Bucket, ...]
+
+    @classmethod
+    def from_offsets(cls, offsets: Tensor, *, growth: float = 1.25) -> "PackedLayout":
+        """Group rows into length classes whose bounds grow by `growth`.
+
+        So the number of buckets depends on the longest row and not on B (16 up to length 100), and about a
+        tenth of the slots is padding. On CUDA this waits for the device once.
+
+        Args:
+            offsets: int64 [B + 1], row b's events are x_TD[offsets[b]:offsets[b + 1]]; empty rows allowed.
+            growth: more is fewer buckets and more padding.
+        """
+        device, offsets = offsets.device, offsets.cpu()
+        length_B = offsets.diff()
+        order_R = torch.argsort(length_B, stable=True)[int((length_B == 0).sum()) :]
+        length_R = length_B[order_R]
+        class_R = (length_R.double().log() / math.log(growth)).floor()
+        sizes = torch.unique_consecutive(class_R, return_counts=True)[1].tolist()
+        start_B, first_slot, buckets = torch.zeros_like(length_B), 0, []
+        for row_R, length_of_R in zip(torch.split(order_R, sizes), torch.split(length_R, sizes), strict=True):
+            longest = int(length_of_R[-1])
+            start_B[row_R] = first_slot + longest * torch.arange(len(row_R))
+            first_slot += longest * len(row_R)
+            valid_RL = torch.arange(longest) < length_of_R[:, None]
+            mask_RL = None if valid_RL.all() else valid_RL.to(device)
+            buckets.append(Bucket(len(row_R), longest, mask_RL))
+        slot_T = torch.arange(int(length_B.sum())) + (start_B - offsets[:-1]).repeat_interleave(length_B)
+        return cls(slot_T.to(device), tuple(buckets))
+
+    @property
+    def num_slots(self) -> int:
+        """S, events and padding."""
+        return sum(bucket.num_rows * bucket.length for bucket in self.buckets)
+
+
+class PackedSelfAttention(nn.Module):
+    """Multi-head attention of each row's events to that row's events, bidirectional or causal.
+
+    Has no notion of position: give positions or times with the events. No attention dropout, which would cost
+    the CPU its fused kernel.
+
+    Args:
+        width: D, divisible by `num_heads`.
+        num_heads: H.
+        is_causal: each event sees itself and earlier ones of its row.
+    """
+
+    def __init__(self, width: int, *, num_heads: int, is_causal: bool = False) -> None:
+        super().__init__()
+        if width % num_heads:
+            raise ValueError(
+                f"the width must be a multiple of the number of heads; got {width} and {num_heads}"
+            )
+        self.num_heads = num_heads
+        self.is_causal = is_causal
+        self.to_query_key_value = nn.Linear(width, 3 * width, bias=False)
+        self.to_output = nn.Linear(width, width, bias=False)
+
+    def forward(self, x_TD: Tensor, layout: PackedLayout) -> Tensor:
+        """Return [T, D], in the order of `x_TD`."""
+        packed_TE = self.to_query_key_value(x_TD)
+        slot_SE = packed_TE.new_zeros(layout.num_slots, packed_TE.shape[1])
+        slot_SE = slot_SE.index_copy(0, layout.slot_T, packed_TE)
+        sizes = [bucket.num_rows * bucket.length for bucket in layout.buckets]
+        attended = [
+            self._attend(*pair) for pair in zip(torch.split(slot_SE, sizes), layout.buckets, strict=True)
+        ]
+        if not attended:
+            return self._output(x_TD)
+        return self._output(torch.cat(attended).index_select(0, layout.slot_T))
+
+    def _output(self, x_TD: Tensor) -> Tensor:
+        out_TD: Tensor = self.to_output(x_TD)
+        return out_TD
+
+    def _attend(self, slot_SE: Tensor, bucket: Bucket) -> Tensor:
+        heads = slot_SE.view(bucket.num_rows, bucket.length, 3, self.num_heads, -1)
+        query_RHLd, key_RHLd, value_RHLd = heads.permute(2, 0, 3, 1, 4).unbind(0)
+        # Padding stands after a row's events, so the causal mask already keeps it out of their sight.
+        out_RHLd = F.scaled_dot_product_attention(
+            query_RHLd,
+            key_RHLd,
+            value_RHLd,
+            attn_mask=None if self.is_causal else bucket.key_mask,
+            is_causal=self.is_causal,
+        )
+        return out_RHLd.transpose(1, 2).reshape(slot_SE.shape[0], -1)
+
+
+class Mlp(nn.Module):
+    """Linear, GELU, dropout, linear.
+
+    Args:
+        width_in: of the input.
+        hidden: of the layer between.
+        width_out: of the output.
+        dropout: share of hidden units set to zero in training.
+    """
+
+    def __init__(self, width_in: int, *, hidden: int, width_out: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.to_hidden = nn.Linear(width_in, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.to_output = nn.Linear(hidden, width_out)
+
+    def forward(self, x_BD: Tensor) -> Tensor:
+        """Return [..., width_out]."""
+        out_BD: Tensor = self.to_output(self.dropout(F.gelu(self.to_hidden(x_BD))))
+        return out_BD
+
+
+class SwiGluMlp(nn.Module):
+    """Gated MLP, (silu(x W_gate) * x W_up) W_down; about 2/3 of an `Mlp`'s hidden width costs the same.
+
+    Args:
+        width: D, in and out.
+        hidden: of the gated layer.
+        dropout: share of hidden units set to zero in training.
+
+    Source:
+        Shazeer 2020, "GLU Variants Improve Transformer".
+    """
+
+    def __init__(self, width: int, *, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.to_gate_and_up = nn.Linear(width, 2 * hidden, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        self.to_output = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x_TD: Tensor) -> Tensor:
+        """Return [..., D]."""
+        gate, up = self.to_gate_and_up(x_TD).chunk(2, dim=-1)
+        out_TD: Tensor = self.to_output(self.dropout(F.silu(gate) * up))
+        return out_TD
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm block: x + attention(norm(x)), then x + mlp(norm(x)).
+
+    Args:
+        attention: over the packed batch.
+        mlp: of the same width, for example `SwiGluMlp` or `Mlp`.
+        width: D.
+        dropout: on both branches, in training.
+        norm: builds a norm from a width: `nn.LayerNorm`, `nn.RMSNorm`.
+    """
+
+    def __init__(
+        self,
+        attention: PackedSelfAttention,
+        mlp: nn.Module,
+        *,
+        width: int,
+        dropout: float = 0.0,
+        norm: Callable[[int], nn.Module] = nn.LayerNorm,
+    ) -> None:
+        super().__init__()
+        self.attention, self.mlp = attention, mlp
+        self.attention_norm, self.mlp_norm = norm(width), norm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_TD: Tensor, layout: PackedLayout) -> Tensor:
+        """Return [T, D]."""
+        x_TD = x_TD + self.dropout(self.attention(self.attention_norm(x_TD), layout))
+        out_TD: Tensor = x_TD + self.dropout(self.mlp(self.mlp_norm(x_TD)))
+        return out_TD
+
+
+class HashedEmbedding(nn.Module):
+    """The sum of k rows of one table, chosen by k hashes of the index: any index, fixed memory.
+
+    Two candidates are confused only if all k hashes collide. Padding (0) and unknown (1) give zeros, so a
+    candidate without an identity is described by its other features alone. The hash multipliers are part of
+    the state dict: a checkpoint carries its hash functions.
+
+    Args:
+        num_rows: m, rows of the table, at most 2^31.
+        width: D.
+        num_hashes: k.
+        seed: of the multipliers; the table is initialised by torch's global generator.
+    """
+
+    multipliers: Tensor
+
+    def __init__(self, num_rows: int, width: int, *, num_hashes: int = 2, seed: int = 0) -> None:
+        super().__init__()
+        # Vectors have a length of about 1 whatever k and D are.
+        self.weight = nn.Parameter(torch.randn(num_rows, width) / math.sqrt(num_hashes * width))
+        generator = torch.Generator().manual_seed(seed)
+        multipliers_2K = torch.randint(1 << 62, (2, num_hashes), generator=generator) * 2 + 1
+        self.register_buffer("multipliers", multipliers_2K)
+
+    def forward(self, index: Tensor) -> Tensor:
+        """Return [..., D] for int indices of any shape."""
+        is_known = (index >= FIRST_KNOWN_INDEX).to(self.weight.dtype)
+        return F.embedding(self.rows(index), self.weight).sum(-2) * is_known[..., None]
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Return [..., k] rows of the table, the same on every device: int64 arithmetic that wraps around."""
+        first_K, second_K = self.multipliers.unbind(0)
+        mixed = index.long()[..., None] * first_K
+        mixed = (mixed ^ ((mixed >> 32) & 0xFFFFFFFF)) * second_K
+        return ((mixed >> 32) & 0x7FFFFFFF) % self.weight.shape[0]
