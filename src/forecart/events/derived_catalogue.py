@@ -22,8 +22,8 @@ _DESCRIPTION: Final = (*_TEXTS, c.PRICE)
 def derive_catalogue(chunks: Iterable[pl.DataFrame], *, rules: RowRules) -> Iterator[pl.DataFrame]:
     """Yields one raw catalogue chunk: a row for every item that has an advertiser, sorted by item.
 
-    Rows without an item, an advertiser or a time describe nothing. Ties in time go to the smallest description,
-    so that the order of the log does not matter.
+    Rows without an item, an advertiser or a time describe nothing. Ties in time go to the smallest
+    description, so that the order of the log does not matter.
     """
     earliest: pl.DataFrame | None = None
     for chunk in chunks:

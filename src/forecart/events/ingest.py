@@ -147,7 +147,7 @@ def _check_rejected(counts: Counts, folder: Path, max_share: float, *, what: str
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.rejected.most_common())
     raise DataError(
         f"at most {max_share:.1%} of the {what} may be rejected, {counts.rejected_share:.1%} were "
-        f"({counts.rejected.total():,} of {counts.rows_read:,}: {reasons}); look at {folder / QUARANTINE_FILE}, "
+        f"({counts.rejected.total():,} of {counts.rows_read:,}: {reasons}); see {folder / QUARANTINE_FILE}, "
         "then mend the source or its column mapping, or raise max_rejected_share"
     )
 

@@ -15,6 +15,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from forecart import columns as c
+from forecart.events.synthetic.world import SyntheticConfig
 
 DEFECT: Final = "defect"
 FILTERED: Final = "filtered"
@@ -93,6 +94,8 @@ class SourceConfig(BaseModel):
     """The product feed; Google Merchant column names are understood as they are."""
     data_folder: Path | None = None
     """For `complete_journey`: a folder with its Parquet files; without it the installed package is read."""
+    synthetic: SyntheticConfig | None = None
+    """For `synthetic`: the world to generate."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Canonical event column -> the name it has in the files; a name that agrees need not be given."""
     catalogue_columns: dict[str, str] = Field(default_factory=dict)

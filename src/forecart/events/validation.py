@@ -16,8 +16,8 @@ from forecart import columns as c
 from forecart.events.schema import EVENT_SCHEMA, TIME, RowRules
 
 MAX_ID_CHARS: Final = 512
-_EARLIEST_US: Final = int(datetime(1980, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
-_LATEST_US: Final = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
+EARLIEST_US: Final = int(datetime(1980, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
+LATEST_US: Final = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 _US_PER_UNIT: Final = {"auto": 1e6, "iso": 1e6, "s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 _NUMBER: Final = r"^[+-]?\d+(\.\d+)?$"
 _NOTHING: Final = ["", "null", "none", "nan", "undefined"]
@@ -187,11 +187,11 @@ def _time_reasons(column: str, dtype: pl.DataType, rules: RowRules, *, is_requir
     micros = pl.col(_typed(column))
     missing = pl.when(is_blank(column, dtype)).then(pl.lit("missing_timestamp" if is_required else None))
     is_present = ~is_blank(column, dtype)
-    in_range = micros.is_between(_EARLIEST_US, _LATEST_US)
+    in_range = micros.is_between(EARLIEST_US, LATEST_US)
     reads_numbers = rules.time_unit in ("auto", "iso", "s") and rules.time_format is None
     is_epoch = reads_numbers and (dtype == pl.String or dtype.is_numeric())
     as_millis = _epoch_number(column, dtype) * 1e3 if is_epoch else pl.lit(None, dtype=pl.Float64)
-    is_millis = is_present & as_millis.is_between(_EARLIEST_US, _LATEST_US)
+    is_millis = is_present & as_millis.is_between(EARLIEST_US, LATEST_US)
     return [
         missing,
         pl.when(is_millis.fill_null(False)).then(pl.lit("millisecond_epoch")),

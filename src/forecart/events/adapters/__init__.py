@@ -4,10 +4,10 @@ An adapter says what a row of its log means (which column is the user, what a pu
 in for a missing event id); checking, counting and storing rows is the ingest's work, the same for all.
 """
 
-from forecart.errors import ConfigError
 from forecart.events.adapters.complete_journey import open_complete_journey
 from forecart.events.adapters.files import open_files
 from forecart.events.adapters.rees46 import open_rees46
+from forecart.events.adapters.synthetic import open_synthetic
 from forecart.events.adapters.tmall import open_tmall
 from forecart.events.schema import Source, SourceConfig
 
@@ -16,7 +16,7 @@ def open_adapter(config: SourceConfig) -> Source:
     """Returns the opened log that the configuration names.
 
     Raises:
-        ConfigError: `synthetic`, which is a world to be generated and not a log to be opened.
+        ConfigError: `synthetic` without a description of the world.
         DataError: a file or a package is missing, or a file cannot be what its name says.
     """
     if config.adapter == "complete_journey":
@@ -25,9 +25,6 @@ def open_adapter(config: SourceConfig) -> Source:
         return open_tmall(config)
     if config.adapter == "rees46":
         return open_rees46(config)
-    if config.adapter == "files" or config.events:
-        return open_files(config)
-    raise ConfigError(
-        "adapter `synthetic` reads the files of a generated world, none is named in `events`; "
-        "generate the world first"
-    )
+    if config.adapter == "synthetic":
+        return open_synthetic(config)
+    return open_files(config)

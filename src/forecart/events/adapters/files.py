@@ -71,8 +71,11 @@ def _read_events(config: SourceConfig) -> Iterator[pl.DataFrame]:
     for number, path in enumerate(config.events):
         columns = _find_columns(path, config)
         for chunk in read_table(path, columns, separator=config.separator):
-            constants = (pl.lit(value).alias(name) for name, value in config.constants.items())
-            yield add_row_ids(chunk.with_columns(constants), file_number=number)
+            yield add_row_ids(chunk.with_columns(_constants(config)), file_number=number)
+
+
+def _constants(config: SourceConfig) -> list[pl.Expr]:
+    return [pl.lit(value).alias(name) for name, value in config.constants.items()]
 
 
 def add_row_ids(chunk: pl.DataFrame, *, file_number: int) -> pl.DataFrame:
@@ -98,4 +101,5 @@ def _read_catalogue(config: SourceConfig) -> Iterator[pl.DataFrame]:
 def _read_described(config: SourceConfig) -> Iterator[pl.DataFrame]:
     for path in config.events:
         columns = _find_columns(path, config, describing=True)
-        yield from read_table(path, columns, separator=config.separator)
+        for chunk in read_table(path, columns, separator=config.separator):
+            yield chunk.with_columns(_constants(config))
