@@ -168,9 +168,8 @@ def test_markov_formula(histories):
         for earlier, later in zip(sorted(days), sorted(days)[1:], strict=False):
             begun.update(days[earlier])
             followed.update((i, j) for i in days[earlier] for j in days[later])
-    latest = {(u, c): day for u, c, day in sorted(KNOWN, key=lambda row: row[2])}
     expected = np.tile(0.001 * share(), (NUM_USERS, 1))
-    for (user, i), day in latest.items():
+    for user, i, day in set(KNOWN):
         for j in range(NUM_CANDIDATES):
             if begun[i]:
                 expected[user, j] += math.exp(-(CUT_DAY - day) / 14) * followed[i, j] / begun[i]
@@ -180,9 +179,8 @@ def test_markov_formula(histories):
 def test_item_neighbours_formula(histories):
     has = COUNT > 0
     num_users = has.sum(axis=0)
-    latest = {(u, c): day for u, c, day in sorted(KNOWN, key=lambda row: row[2])}
     expected = np.tile(0.001 * share(), (NUM_USERS, 1))
-    for (user, i), day in latest.items():
+    for user, i, day in set(KNOWN):
         cosine = [
             ((has[:, i] & has[:, j]).sum() / math.sqrt(num_users[i] * num_users[j])) if num_users[j] else 0.0
             for j in range(NUM_CANDIDATES)

@@ -6,7 +6,7 @@ conversion with anyone and are left out.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,8 @@ import scipy.sparse as sp  # type: ignore[import-untyped]
 
 from forecart.errors import ConfigError
 from forecart.sequences.histories import Histories
-
-DAY_US: Final = 86_400_000_000
-FIRST_CANDIDATE: Final = 2
+from forecart.sequences.split import DAY_US
+from forecart.sequences.vocabulary import FIRST_INDEX
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +103,7 @@ def read_conversions(
     row, user = _rows_before(histories, cut_us)
     candidate = _candidates_of(histories, level)[row]
     is_conversion = np.isin(histories.event_type[row], sorted(conversion_codes))
-    is_conversion &= (candidate >= FIRST_CANDIDATE) & (candidate < num_candidates)
+    is_conversion &= (candidate >= FIRST_INDEX) & (candidate < num_candidates)
     return Conversions(
         user=user[is_conversion],
         candidate=candidate[is_conversion],

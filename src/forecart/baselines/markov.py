@@ -7,14 +7,16 @@ import numpy.typing as npt
 import scipy.sparse as sp  # type: ignore[import-untyped]
 
 from forecart.baselines.conversions import Conversions, read_conversions
+from forecart.baselines.own_history import decayed_baskets
 from forecart.sequences.histories import Histories
 
 
 class Markov:
-    """score = sum over the user's distinct candidates i of exp(-age_i / decay) P(j | i) + .001 pop(j).
+    """score = sum over the user's candidates i of B(i) P(j | i) + .001 pop(j).
 
-    P(j | i) = baskets with i whose user's next basket holds j / baskets with i that have a next one; age_i is
-    that of the user's latest conversion with i. A basket is what one user converted with at one time.
+    P(j | i) = baskets with i whose user's next basket holds j / baskets with i that have a next one;
+    B(i) = sum of exp(-age / decay) over the user's baskets with i. A basket is what one user converted with at
+    one time.
 
     Args:
         decay_days: how fast an old conversion stops to matter.
@@ -43,7 +45,7 @@ class Markov:
             conversion_codes=conversion_codes,
         ).baskets()
         self._transition_NN = _transitions(baskets)
-        self._query_UN = latest_weights(baskets, self.decay_days)
+        self._query_UN = decayed_baskets(baskets, self.decay_days)
         self._popularity_N = (0.001 * baskets.user_share()).astype(np.float32)
         return self
 
@@ -52,19 +54,6 @@ class Markov:
         followed = (self._query_UN[user_index] @ self._transition_NN).toarray()
         score_BN: npt.NDArray[np.float32] = followed.astype(np.float32) + self._popularity_N
         return score_BN
-
-
-def latest_weights(baskets: Conversions, decay_days: float) -> Any:
-    """Returns exp(-age of the latest conversion / `decay_days`) per user and candidate, a CSR matrix [U, N].
-
-    Args:
-        baskets: sorted by user, candidate and time, as `Conversions.baskets` gives them.
-        decay_days: above 0.
-    """
-    is_latest = np.ones(len(baskets.user), bool)
-    is_latest[:-1] = (np.diff(baskets.user) != 0) | (np.diff(baskets.candidate) != 0)
-    latest = baskets.where(is_latest)
-    return latest.pair_sums(np.exp(-latest.age_days / decay_days)).astype(np.float32)
 
 
 def _transitions(baskets: Conversions) -> Any:
