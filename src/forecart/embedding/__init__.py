@@ -1,0 +1,1 @@
+"""Vectors of users and candidates from a trained model."""

@@ -1,0 +1,31 @@
+"""Every error a caller of forecart can meet.
+
+    ForecartError
+    ├── ConfigError      the configuration breaks a rule
+    ├── DataError        the input data breaks a rule
+    ├── ArtifactError    a file of a run is missing, damaged or of another run
+    └── NotFoundError    an id or a name that was asked for does not exist
+
+A message states the rule, what arrived and what to do, in one line: the command line prints it as it is
+and exits with 2, without a traceback.
+"""
+
+
+class ForecartError(Exception):
+    """The root of every error that forecart raises on purpose."""
+
+
+class ConfigError(ForecartError):
+    """The configuration breaks a rule."""
+
+
+class DataError(ForecartError):
+    """The input data breaks a rule."""
+
+
+class ArtifactError(ForecartError):
+    """A file of a run is missing, damaged, or belongs to another run."""
+
+
+class NotFoundError(ForecartError):
+    """Something that was asked for by id or by name does not exist."""

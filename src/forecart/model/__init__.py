@@ -1,0 +1,1 @@
+"""The two towers, their event encoder, negatives and losses: tensors in, tensors out."""

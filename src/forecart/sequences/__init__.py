@@ -1,0 +1,1 @@
+"""Histories, vocabularies and labels: what a user did, in arrival order, and what a model should have known."""

@@ -1,0 +1,1 @@
+"""One loop that trains a two-tower model, with checkpoints that resume bitwise."""
