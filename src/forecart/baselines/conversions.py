@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp  # type: ignore[import-untyped]
+import scipy.sparse as sp  # type: ignore[import-untyped, unused-ignore]
 
 from forecart.errors import ConfigError
 from forecart.sequences.histories import Histories

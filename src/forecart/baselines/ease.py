@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_factor, cho_solve  # type: ignore[import-untyped]
+from scipy.linalg import cho_factor, cho_solve  # type: ignore[import-untyped, unused-ignore]
 
 from forecart.baselines.conversions import Conversions, read_conversions
 from forecart.baselines.own_history import decayed_baskets

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp  # type: ignore[import-untyped]
+import scipy.sparse as sp  # type: ignore[import-untyped, unused-ignore]
 
 from forecart.baselines.conversions import Conversions, read_conversions
 from forecart.baselines.own_history import decayed_baskets
@@ -15,8 +15,8 @@ class Markov:
     """score = sum over the user's candidates i of B(i) P(j | i) + .001 pop(j).
 
     P(j | i) = baskets with i whose user's next basket holds j / baskets with i that have a next one;
-    B(i) = sum of exp(-age / decay) over the user's baskets with i. A basket is what one user converted with at
-    one time.
+    B(i) = sum of exp(-age / decay) over the user's baskets with i. A basket is what one user converted with
+    at one time.
 
     Args:
         decay_days: how fast an old conversion stops to matter.
@@ -45,7 +45,7 @@ class Markov:
             conversion_codes=conversion_codes,
         ).baskets()
         self._transition_NN = _transitions(baskets)
-        self._query_UN = decayed_baskets(baskets, self.decay_days)
+        self._query_UN = decayed_baskets(baskets, self.decay_days).astype(np.float32)
         self._popularity_N = (0.001 * baskets.user_share()).astype(np.float32)
         return self
 

@@ -4,7 +4,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp  # type: ignore[import-untyped]
+import scipy.sparse as sp  # type: ignore[import-untyped, unused-ignore]
 
 from forecart.baselines.conversions import read_conversions
 from forecart.baselines.own_history import decayed_baskets
@@ -17,8 +17,9 @@ _BLOCK_ENTRIES: Final = 1 << 24
 class ItemNeighbours:
     """score = sum over the user's candidates i of B(i) S(i, j) + .001 pop(j).
 
-    B(i) = sum of exp(-age / decay) over the user's baskets with i; S(i, j) = users of both / sqrt(users of i x users of j), the cosine, kept for the nearest `num_neighbours`
-    of each i (itself among them, with 1) and for candidates with at least `min_users` users.
+    B(i) = sum of exp(-age / decay) over the user's baskets with i; S(i, j) is the cosine,
+    users of both / sqrt(users of i x users of j), kept for the nearest `num_neighbours` of each i (itself
+    among them, with 1) and for candidates with at least `min_users` users.
 
     Args:
         decay_days: how fast an old conversion stops to matter.
@@ -52,7 +53,7 @@ class ItemNeighbours:
         ).baskets()
         has_converted_UN = baskets.pair_sums().astype(np.float32).sign()
         self._nearest_NN = self._nearest(has_converted_UN)
-        self._query_UN = decayed_baskets(baskets, self.decay_days)
+        self._query_UN = decayed_baskets(baskets, self.decay_days).astype(np.float32)
         self._popularity_N = (0.001 * baskets.user_share()).astype(np.float32)
         return self
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
 
 from forecart import artifacts, columns
 from forecart.evaluation.protocol import POOLS, Evaluation
