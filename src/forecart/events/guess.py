@@ -124,7 +124,8 @@ def _guess_constants(
             return constants
     constants[c.ADVERTISER_ID] = _ONE_ADVERTISER
     sentences.append(
-        "nothing names an advertiser: all rows are put under one, so that only the next product is worth predicting"
+        "nothing names an advertiser: all rows are put under one, so that only the next product is worth "
+        "predicting"
     )
     return constants
 
@@ -214,10 +215,11 @@ def _guess_cuts(facts: _Facts, sentences: list[str]) -> tuple[int, dict[str, lis
     window = timedelta(days=window_days)
     tests = [end - window * number for number in range(num_tests, 0, -1)]
     cuts = {"validation": [_show(tests[0] - window)], "test": [_show(cut) for cut in tests]}
-    known = " (judged by its first five million rows)" if facts.is_cut_short else ""
+    known = " (by its first five million rows)" if facts.is_cut_short else ""
+    last = end - _DAY
     sentences.append(
-        f"the log runs from {first:%Y-%m-%d} to {end - _DAY:%Y-%m-%d}{known}: a label window of {window_days} days, "
-        f"tested on the last {num_tests}, configuration chosen on the one before"
+        f"the log runs from {first:%Y-%m-%d} to {last:%Y-%m-%d}{known}: a label window of {window_days} "
+        f"days, tested on the last {num_tests}, configured on the one before"
     )
     return window_days, cuts
 

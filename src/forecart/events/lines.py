@@ -84,42 +84,44 @@ def _split(block: bytes) -> pa.LargeBinaryArray:
 
 
 def _mark_defects(lines: pa.LargeBinaryArray, first: int) -> pl.DataFrame:
-    binary = pl.Series(LINE, lines)
+    frame = pl.Series("bytes", lines).to_frame()
+    frame = frame.with_columns(_decode(frame["bytes"]))
+    is_too_long = pl.col("bytes").bin.size() > MAX_LINE_BYTES
     defect = (
-        pl.when(pl.col(LINE).bin.size() > MAX_LINE_BYTES)
+        pl.when(is_too_long)
         .then(pl.lit("field_too_long"))
-        .when(~_is_text(binary))
+        .when(pl.col(LINE).is_null())
         .then(pl.lit("invalid_utf8"))
     )
-    frame = binary.to_frame().select(
-        pl.int_range(first, first + pl.len(), dtype=pl.Int64).alias(c.OFFSET), LINE, defect.alias(DEFECT)
+    frame = frame.select(
+        pl.int_range(first, first + pl.len(), dtype=pl.Int64).alias(c.OFFSET),
+        pl.when(~is_too_long).then(LINE).str.strip_chars_end("\r\n").alias(LINE),
+        defect.alias(DEFECT),
+        "bytes",
     )
-    frame = frame.with_columns(_show_raw(frame))
-    text = pl.when(pl.col(DEFECT).is_null()).then(pl.col(LINE)).cast(pl.String).str.strip_chars_end("\r\n")
-    frame = frame.with_columns(text.alias(LINE))
-    return frame.filter(pl.col(DEFECT).is_not_null() | (pl.col(LINE).str.strip_chars() != ""))
+    frame = frame.with_columns(_show_raw(frame)).drop("bytes")
+    return frame.filter(pl.col(DEFECT).is_not_null() | (pl.col(LINE).str.strip_chars(" \t") != ""))
 
 
-def _is_text(binary: pl.Series) -> pl.Series:
-    try:  # Most blocks are sound: one cast of the whole answers for every line.
-        binary.cast(pl.String)
-        return pl.Series([True]).new_from_index(0, len(binary))
+def _decode(lines: pl.Series) -> pl.Series:
+    """Returns lines as text, null where the bytes are no UTF-8."""
+    try:  # Most blocks are sound: one cast of the whole is enough.
+        return lines.cast(pl.String).alias(LINE)
     except pl.exceptions.ComputeError:
-        return pl.Series([_decodes(line) for line in binary], dtype=pl.Boolean)
+        return pl.Series(LINE, [_decode_line(line) for line in lines], dtype=pl.String)
 
 
-def _decodes(line: bytes) -> bool:
+def _decode_line(line: bytes) -> str | None:
     try:
-        line.decode()
-        return True
+        return line.decode()
     except UnicodeDecodeError:
-        return False
+        return None
 
 
 def _show_raw(frame: pl.DataFrame) -> pl.Series:
     """Returns the start of every defective line, null for the others."""
     shown: list[str | None] = [None] * frame.height
     for row in frame[DEFECT].is_not_null().arg_true():
-        start = cast(bytes, frame[LINE][row])[: RAW_CHARS * 4]
+        start = cast(bytes, frame["bytes"][row])[: RAW_CHARS * 4]
         shown[row] = start.decode("utf-8", "backslashreplace").rstrip("\r\n")[:RAW_CHARS]
     return pl.Series(c.RAW, shown, dtype=pl.String)

@@ -139,6 +139,8 @@ def _read_csv(path: Path, columns: Mapping[str, str], separator: str) -> Iterato
         first_row = pl.col(c.OFFSET) - 1
         positions = {canonical: header.index(name) for canonical, name in columns.items()}
         yield _split_fields(lines.with_columns(first_row), positions, len(header), separator)
+    if not header:
+        _read_header(None, path, separator)
 
 
 def _split_fields(lines: pl.DataFrame, positions: dict[str, int], width: int, separator: str) -> pl.DataFrame:

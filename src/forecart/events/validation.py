@@ -18,6 +18,8 @@ from forecart.events.schema import EVENT_SCHEMA, TIME, RowRules
 MAX_ID_CHARS: Final = 512
 EARLIEST_US: Final = int(datetime(1980, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 LATEST_US: Final = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
+_FAR_US: Final = 9e18
+"""Beyond any time, within an Int64: what overflows is out of range, not unreadable."""
 _US_PER_UNIT: Final = {"auto": 1e6, "iso": 1e6, "s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 _NUMBER: Final = r"^[+-]?\d+(\.\d+)?$"
 _NOTHING: Final = ["", "null", "none", "nan", "undefined"]
@@ -109,7 +111,7 @@ def _parse_epoch(column: str, dtype: pl.DataType, rules: RowRules) -> pl.Expr:
     if rules.time_unit == "iso":
         return pl.lit(None, dtype=pl.Int64)
     micros = _epoch_number(column, dtype) * _US_PER_UNIT[rules.time_unit]
-    return micros.round().cast(pl.Int64, strict=False)
+    return micros.round().clip(-_FAR_US, _FAR_US).cast(pl.Int64, strict=False)
 
 
 def _epoch_number(column: str, dtype: pl.DataType) -> pl.Expr:

