@@ -74,10 +74,10 @@ class Conversions:
         Args:
             last_days: counts only conversions this recent; the share is still of all users.
         """
-        num_known = max(len(np.unique(self.user)), 1)
+        num_known = max(np.count_nonzero(np.bincount(self.user)), 1)
         recent = self if last_days is None else self.where(self.age_days <= last_days)
-        pair = np.unique(recent.user.astype(np.int64) * self.shape[1] + recent.candidate)
-        return np.bincount(pair % self.shape[1], minlength=self.shape[1]) / num_known
+        num_users_N: npt.NDArray[np.int64] = recent.pair_sums().getnnz(axis=0)
+        return num_users_N / num_known
 
 
 def read_conversions(

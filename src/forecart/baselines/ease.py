@@ -62,8 +62,8 @@ class Ease:
     def fit_conversions(self, conversions: Conversions) -> None:
         """Solves for the scores of users with a conversion among the candidates that have one."""
         self._num_candidates = conversions.shape[1]
-        users = np.unique(conversions.user)
-        self._candidates = np.unique(conversions.candidate)
+        users = np.flatnonzero(np.bincount(conversions.user))
+        self._candidates = np.flatnonzero(np.bincount(conversions.candidate))
         _check_size(len(users), len(self._candidates))
         self._row_of_user = np.full(conversions.shape[0], -1)
         self._row_of_user[users] = np.arange(len(users))
