@@ -1,0 +1,162 @@
+"""The acceptance rows that a check can hold: `python -m benchmarks.acceptance [ROW ...]`.
+
+Prints row, what must hold, figure, threshold and pass, and exits with 1 where a row does not hold. A row is
+a function that returns its figure and whether it is within the threshold. Most rows count the tests that
+prove them: all of the named tests have to pass, and one that is skipped, marked as a known failure or gone
+does not. A row that nothing measures yet does not hold.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parents[1]
+
+
+class NotMeasuredError(Exception):
+    """A row has no measurement yet."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    figure: str
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    must_hold: str
+    threshold: str
+    measure: Callable[[], Outcome]
+
+
+def count_tests(*selection: str, least: int) -> Outcome:
+    """Runs tests in a process of their own: they all have to pass, and be at least as many as `least`.
+
+    Args:
+        selection: files or node ids, relative to the root, or options of pytest such as `-k`.
+        least: how many there are at least, so that a test that is lost or renamed is noticed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-p", "no:xdist", f"--junitxml={report}", *selection]
+        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if not report.exists():
+            return Outcome(f"pytest did not run: {process.stderr.strip() or process.stdout[-200:]}", False)
+        suites = list(ElementTree.parse(report).getroot().iter("testsuite"))
+    total, failed, skipped = (
+        sum(int(suite.get(name, 0)) for suite in suites for name in names)
+        for names in (("tests",), ("failures", "errors"), ("skipped",))
+    )
+    good = total - failed - skipped
+    return Outcome(f"{good} of {max(total, least)} tests pass", good == total >= least)
+
+
+def measure_r7() -> Outcome:
+    raise NotMeasuredError("training that was killed against training that was not")
+
+
+def measure_r8() -> Outcome:
+    return count_tests(
+        "tests/events/test_events_ingest.py::test_shuffled_and_duplicated_log_gives_the_same_bytes",
+        "tests/events/test_events_ingest.py::test_first_arrival_of_an_id_wins_whatever_the_order",
+        "tests/sequences/test_build.py::test_order_and_partitions_of_the_log_do_not_matter",
+        "tests/sequences/test_build.py::test_what_arrives_later_changes_no_byte",
+        least=6,
+    )
+
+
+def measure_r9() -> Outcome:
+    return count_tests(
+        "tests/events/test_events_ingest.py::test_one_percent_of_garbage_changes_nothing_and_is_all_found",
+        "tests/events/test_events_ingest.py::test_garbage_in_parquet_is_found_by_row",
+        "tests/events/test_events_ingest.py::test_more_than_two_percent_stops_the_run_but_shows_the_rows",
+        "tests/events/test_events_ingest.py::test_a_fixed_log_replayed_is_the_clean_store",
+        least=5,
+    )
+
+
+def measure_s1() -> Outcome:
+    num_modules = len(list((ROOT / "src").rglob("*.py")))
+    return count_tests(
+        "tests/test_house.py", "-k", "run_what_it_reads or the_check or malicious", least=num_modules + 19
+    )
+
+
+def measure_e1() -> Outcome:
+    return count_tests(
+        "tests/metrics",
+        "tests/evaluation/test_protocol.py::test_lists_and_recall_equal_the_naive_protocol",
+        "-k",
+        "equal or agrees or index_recall or by_hand or is_the_normal",
+        least=18,
+    )
+
+
+def measure_e2() -> Outcome:
+    return count_tests(
+        "tests/sequences/test_build.py::test_what_arrives_later_changes_no_byte",
+        "tests/sequences/test_build.py::test_reading_on_changes_no_index_and_no_prefix",
+        "tests/sequences/test_split.py::test_what_arrives_after_the_cut_off_changes_no_training_label",
+        "tests/sequences/test_split.py::test_every_training_window_is_over_at_the_cut_off",
+        "tests/contracts/test_baselines.py::test_nothing_after_the_cut_matters",
+        least=27,
+    )
+
+
+def measure_l9() -> Outcome:
+    raise NotMeasuredError("the whole pipeline on 100k events, and a second run of it")
+
+
+ROWS = (
+    Row("R7", "training killed at random steps ends in the same weights", "bitwise equal", measure_r7),
+    Row("R8", "a shuffled, duplicated or future-poisoned log changes no artifact", "all pass", measure_r8),
+    Row("R9", "1 % garbage: the same store, exactly those rows in quarantine", "all pass", measure_r9),
+    Row("S1", "nothing unpickles or evaluates; malicious files are refused", "all pass", measure_s1),
+    Row("E1", "measures agree with independent oracles to 1e-9", "all pass", measure_e1),
+    Row("E2", "what arrives after the cut-off changes nothing", "all pass", measure_e2),
+    Row("L9", "the whole pipeline; a run again with nothing new", "<= 8 GB; <= 10 s", measure_l9),
+)
+
+
+def run_row(row: Row) -> Outcome:
+    try:
+        return row.measure()
+    except NotMeasuredError as missing:
+        return Outcome(f"not measured: {missing}", False)
+
+
+def main(names: list[str]) -> int:
+    unknown = sorted(set(names) - {row.name for row in ROWS})
+    if unknown:
+        print(f"rows are {', '.join(row.name for row in ROWS)}; {unknown} arrived", file=sys.stderr)
+        return 2
+    table = Table("row", "must hold", "figure", "threshold", "pass", "s")
+    outcomes = []
+    for row in ROWS:
+        if names and row.name not in names:
+            continue
+        start = time.monotonic()
+        outcomes.append(run_row(row))
+        verdict = "yes" if outcomes[-1].passed else "NO"
+        seconds = f"{time.monotonic() - start:.0f}"
+        table.add_row(row.name, row.must_hold, outcomes[-1].figure, row.threshold, verdict, seconds)
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "150"))
+    Console(width=width).print(table)
+    return 0 if all(outcome.passed for outcome in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
