@@ -47,8 +47,8 @@ FIRST_CUT = {
     },
     "item": {
         "popularity_7d": (None, None, None, None, 0.020, 0.059),
-        "frequency_popularity": (0.033, 0.134, 0.188, 0.344, None, None),
-        "decayed_popularity": (0.036, 0.144, 0.195, 0.342, None, None),
+        "frequency_popularity_7d": (0.033, 0.134, 0.188, 0.344, None, None),
+        "decayed_popularity_7d": (0.036, 0.144, 0.195, 0.342, None, None),
     },
 }
 POOLED = {
@@ -78,9 +78,9 @@ BASELINES = {
     "item": [
         "popularity_7d",
         "popularity_all",
-        "frequency_popularity",
-        "decayed_popularity",
-        "basket_popularity",
+        "frequency_popularity_7d",
+        "decayed_popularity_7d",
+        "basket_popularity_7d",
         "markov",
         "item_knn",
     ],

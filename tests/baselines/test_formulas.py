@@ -103,6 +103,7 @@ def test_own_history_formulas(histories):
         (FrequencyPopularity(), COUNT + 0.999 * share()),
         (DecayedPopularity(), DECAYED + 0.001 * share()),
         (BasketPopularity(), BASKETS + 0.5 * share()),
+        (BasketPopularity(last_days=7), BASKETS + 0.5 * (share(7) + 0.001 * share())),
     ):
         np.testing.assert_allclose(fitted_scores(baseline, histories), expected, rtol=1e-5, atol=1e-6)
 

@@ -74,10 +74,11 @@ class Conversions:
         Args:
             last_days: counts only conversions this recent; the share is still of all users.
         """
-        num_known = max(np.count_nonzero(np.bincount(self.user)), 1)
+        num_known = max(int(np.count_nonzero(np.bincount(self.user))), 1)
         recent = self if last_days is None else self.where(self.age_days <= last_days)
         num_users_N: npt.NDArray[np.int64] = recent.pair_sums().getnnz(axis=0)
-        return num_users_N / num_known
+        share_N: npt.NDArray[np.float64] = num_users_N / num_known
+        return share_N
 
 
 def read_conversions(

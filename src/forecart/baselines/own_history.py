@@ -11,22 +11,26 @@ import numpy.typing as npt
 
 from forecart import columns
 from forecart.baselines.conversions import Conversions, dense_rows, read_conversions
+from forecart.baselines.popularity import popular_shares
 from forecart.sequences.histories import Histories
 
 
 class OwnHistory:
-    """A weight of the user's own rows per candidate + `popularity_weight` x share of users of all time.
+    """A weight of the user's own rows per candidate + `popularity_weight` x share of users.
 
     Subclasses say what a row weighs in `own_weights`.
 
     Args:
-        name: in tables and files.
+        name: in tables and files; `_7d` and the like is added for popularity of the last days.
         popularity_weight: of the share of users.
+        last_days: popularity of the last days (ties by all time); None for all time. Products come and go
+            faster than advertisers: there the last week orders better.
     """
 
-    def __init__(self, name: str, popularity_weight: float) -> None:
-        self.name = name
+    def __init__(self, name: str, popularity_weight: float, last_days: int | None = None) -> None:
+        self.name = name if last_days is None else f"{name}_{last_days}d"
         self.popularity_weight = popularity_weight
+        self.last_days = last_days
 
     def fit(
         self,
@@ -45,7 +49,8 @@ class OwnHistory:
             for codes in (conversion_codes, self.own_codes(conversion_codes))
         )
         self._own_UN = self.own_weights(history)
-        self._popularity_N = (self.popularity_weight * conversions.user_share()).astype(np.float32)
+        share_N = popular_shares(conversions, self.last_days)
+        self._popularity_N = (self.popularity_weight * share_N).astype(np.float32)
         return self
 
     def own_codes(self, conversion_codes: frozenset[int]) -> frozenset[int]:
@@ -66,8 +71,8 @@ class OwnHistory:
 class FrequencyPopularity(OwnHistory):
     """C + .999 pop: how often the user converted with it, ties and the rest by popularity."""
 
-    def __init__(self, popularity_weight: float = 0.999) -> None:
-        super().__init__("frequency_popularity", popularity_weight)
+    def __init__(self, popularity_weight: float = 0.999, last_days: int | None = None) -> None:
+        super().__init__("frequency_popularity", popularity_weight, last_days)
 
     def own_weights(self, history: Conversions) -> Any:
         """Returns C, the number of rows."""
@@ -77,8 +82,10 @@ class FrequencyPopularity(OwnHistory):
 class DecayedPopularity(OwnHistory):
     """D90 + .001 pop, D90 = sum over the user's rows of exp(-age in days / 90)."""
 
-    def __init__(self, decay_days: float = 90.0, popularity_weight: float = 0.001) -> None:
-        super().__init__("decayed_popularity", popularity_weight)
+    def __init__(
+        self, decay_days: float = 90.0, popularity_weight: float = 0.001, last_days: int | None = None
+    ) -> None:
+        super().__init__("decayed_popularity", popularity_weight, last_days)
         self.decay_days = decay_days
 
     def own_weights(self, history: Conversions) -> Any:
@@ -89,8 +96,10 @@ class DecayedPopularity(OwnHistory):
 class BasketPopularity(OwnHistory):
     """B120 + .5 pop, B120 = sum over the user's distinct baskets of exp(-age in days / 120)."""
 
-    def __init__(self, decay_days: float = 120.0, popularity_weight: float = 0.5) -> None:
-        super().__init__("basket_popularity", popularity_weight)
+    def __init__(
+        self, decay_days: float = 120.0, popularity_weight: float = 0.5, last_days: int | None = None
+    ) -> None:
+        super().__init__("basket_popularity", popularity_weight, last_days)
         self.decay_days = decay_days
 
     def own_weights(self, history: Conversions) -> Any:

@@ -5,7 +5,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from forecart.baselines.conversions import read_conversions
+from forecart.baselines.conversions import Conversions, read_conversions
 from forecart.sequences.histories import Histories
 
 
@@ -39,12 +39,17 @@ class Popularity:
             num_candidates=num_candidates,
             conversion_codes=conversion_codes,
         )
-        share_N = conversions.user_share()
-        if self.last_days is not None:
-            share_N = conversions.user_share(last_days=self.last_days) + 0.001 * share_N
-        self._score_N = share_N.astype(np.float32)
+        self._score_N = popular_shares(conversions, self.last_days).astype(np.float32)
         return self
 
     def score(self, user_index: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
         """Returns the one list for each user, [B, N]."""
         return np.repeat(self._score_N[None, :], len(user_index), axis=0)
+
+
+def popular_shares(conversions: Conversions, last_days: int | None) -> npt.NDArray[np.float64]:
+    """Returns pop_recent + .001 pop_all, [N], or pop_all alone without `last_days`."""
+    share_N = conversions.user_share()
+    if last_days is None:
+        return share_N
+    return conversions.user_share(last_days=last_days) + 0.001 * share_N
