@@ -19,7 +19,7 @@ from forecart.events.synthetic import (
 )
 from forecart.events.synthetic.world import DAY_US
 
-CONVERSION_RATE = 0.42  # add_to_cart, checkout and signup, of one event
+CONVERSION_RATE = 0.6  # add_to_cart, checkout and signup, of one event
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def test_scores_are_the_probability_of_a_conversion_in_the_window(tiny, tiny_his
 def test_item_scores_are_those_of_conversions_that_have_an_item(tiny, tiny_history):
     cut_us = cut_at(tiny, 8.0)
     posterior = filter_states(tiny, tiny_history, cut_us=cut_us, user_index=np.array([2]))
-    by_advertiser = tiny.emission[:, tiny.edge_intents[:, 1]] * 1.5 * 0.36
+    by_advertiser = tiny.emission[:, tiny.edge_intents[:, 1]] * 1.5 * 0.52
     rate = by_advertiser[:, :, tiny.item_advertiser] * tiny.item_share[:, None]
     window = LabelWindow(level="item", window_days=5.0)
     scores = bayes_scores(tiny, tiny_history, cut_us=cut_us, user_index=np.array([2]), window=window)
@@ -156,7 +156,7 @@ def test_a_gap_moves_the_window(tiny, tiny_history):
     window = LabelWindow(gap_days=2.0, window_days=3.0, positives=("checkout",))
     args = {"cut_us": cut_at(tiny, 11.0), "user_index": np.array([2])}
     posterior = filter_states(tiny, tiny_history, **args) @ expm(generator(tiny) * 2.0)
-    rate = tiny.emission[:, tiny.edge_intents[:, 1]] * 1.5 * 0.14
+    rate = tiny.emission[:, tiny.edge_intents[:, 1]] * 1.5 * 0.22
     scores = bayes_scores(tiny, tiny_history, **args, window=window)
     assert np.allclose(scores[:, 2:], posterior @ exact_conversion(tiny, 13.0, 3.0, rate), atol=1e-6)
 

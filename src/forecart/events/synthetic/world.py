@@ -45,15 +45,15 @@ class SyntheticConfig(BaseModel):
     """Every random number of the world and of its events follows from it."""
     num_events: int = Field(default=600_000, ge=1)
     """About how many events to generate: sets the number of users, exact to the noise of a Poisson count."""
-    num_intents: int = Field(default=16, ge=3, le=999)
+    num_intents: int = Field(default=12, ge=3, le=999)
     """Hidden intents; each has a category of its own in the catalogue."""
-    successors_per_intent: int = Field(default=4, ge=2, le=8)
+    successors_per_intent: int = Field(default=3, ge=2, le=8)
     """How many intents can follow an intent, and how many it can follow."""
-    favoured_share: float = Field(default=0.95, gt=0, le=1)
+    favoured_share: float = Field(default=0.97, gt=0, le=1)
     """Share of the changes of intent that go to the successor favoured after this pair of intents."""
     restart_share: float = Field(default=0.02, ge=0, le=1)
     """Share of the changes of intent that forget the past."""
-    intent_changes_per_day: float = Field(default=0.35, gt=0)
+    intent_changes_per_day: float = Field(default=0.4, gt=0)
     """Rate of the clock of intents."""
     events_per_day: float = Field(default=1.5, gt=0)
     """Rate of the clock of events, the same for every user."""
@@ -63,15 +63,15 @@ class SyntheticConfig(BaseModel):
     """Users join at random within the first so many days and stay to the end."""
     start_at: AwareDatetime = datetime(2025, 1, 1, tzinfo=UTC)
     """When the log starts."""
-    advertisers_per_intent: int = Field(default=15, ge=1, le=999)
+    advertisers_per_intent: int = Field(default=20, ge=1, le=999)
     """Advertisers that belong to each intent."""
     items_per_advertiser: int = Field(default=8, ge=1, le=999)
     """Products of each advertiser."""
     zipf_exponent: float = Field(default=0.9, ge=0)
     """How unequal the advertisers of one intent, and the products of one advertiser, are."""
-    noise_share: float = Field(default=0.1, ge=0, lt=1)
+    noise_share: float = Field(default=0.06, ge=0, lt=1)
     """Share of events that follow the world's popularity and not the intent."""
-    type_shares: tuple[float, float, float, float] = (0.58, 0.22, 0.14, 0.06)
+    type_shares: tuple[float, float, float, float] = (0.4, 0.3, 0.22, 0.08)
     """Shares of view, add_to_cart, checkout and signup; they sum to one."""
     late_share: float = Field(default=0.15, ge=0, le=1)
     """Share of conversions that arrive late; a view arrives when it occurs."""
