@@ -1,0 +1,44 @@
+"""The settings of a two-tower model, free of torch so that a configuration can be read without it."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+
+class ModelSettings(BaseModel):
+    """The architecture of one two-tower model. Closed: an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    width: PositiveInt = 64
+    """D, of the encoder and of the vectors that are searched."""
+    num_layers: int = Field(default=2, ge=0)
+    """Transformer blocks; 0 is the system without the sequence encoder (`no_encoder`)."""
+    num_heads: PositiveInt = 2
+    history_length: PositiveInt = 100
+    """L, the most recent events that the encoder reads."""
+    pooling: Literal["cls", "mean", "last"] = "cls"
+    """How a history becomes one state; `dense_all_action` always takes the last event before the cut."""
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    use_summary: bool = True
+    """Whether the user tower also reads a weighted sum over the whole history's candidates."""
+    content: Literal["auto", "catalogue", "text", "none"] = "auto"
+    """Where content vectors come from; `none` is the ablation without content."""
+    content_width: PositiveInt = 64
+    """Width of content vectors made from texts."""
+    collaborative_width: int = Field(default=64, ge=0)
+    """Width of the co-conversion vectors that the candidate tower reads; 0 for none."""
+    feature_dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of candidates whose co-conversion vector is hidden in training, so that content learns to serve."""
+    id_embedding: Literal["none", "hashed"] = "hashed"
+    """A hashed embedding of the candidate's own id beside its features."""
+    id_rows: PositiveInt = 1 << 14
+    """Rows of the hashed tables."""
+    use_own_history: bool = True
+    """Whether the own-history term is part of the score."""
+    own_width: PositiveInt = 32
+    """Hidden width of the own-history term."""
+    own_tower_share: float = Field(default=1.0, ge=0, le=1)
+    """How much of the tower score counts for candidates of the user's own history."""
+    temperature: PositiveFloat = 0.1
+    """Where the learned temperature starts."""

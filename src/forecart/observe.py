@@ -1,0 +1,98 @@
+"""How long work tells of itself: stages, progress with an ETA, and remarks, on standard error.
+
+A `Reporter` is handed down to whatever takes long; nothing below the command line prints on its own.
+"""
+
+import time
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Reporter(Protocol):
+    """What long work calls."""
+
+    def stage(self, name: str, *, is_done: bool = False) -> None:
+        """Tells that a stage begins, or that it was found complete and is skipped."""
+
+    def progress(self, label: str, done: int, total: int | None, note: str = "") -> None:
+        """Tells how far one piece of work is; a new label ends the piece before."""
+
+    def say(self, text: str) -> None:
+        """Tells a remark."""
+
+
+class SilentReporter:
+    """Tells nothing: for use as a library and in tests."""
+
+    def stage(self, name: str, *, is_done: bool = False) -> None:
+        """Does nothing."""
+
+    def progress(self, label: str, done: int, total: int | None, note: str = "") -> None:
+        """Does nothing."""
+
+    def say(self, text: str) -> None:
+        """Does nothing."""
+
+
+class ConsoleReporter:
+    """Tells on standard error: a bar on a terminal, a line for each finished piece of work elsewhere."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._label, self._note = "", ""
+        self._started_s = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_piece()
+
+    def stage(self, name: str, *, is_done: bool = False) -> None:
+        """Prints the stage's name and how long the whole run has taken so far."""
+        self._end_piece()
+        elapsed_s = time.perf_counter() - self._started_s
+        self._console.print(
+            f"[{elapsed_s:6.1f} s] {name}{': complete, skipped' if is_done else ''}", markup=False
+        )
+
+    def progress(self, label: str, done: int, total: int | None, note: str = "") -> None:
+        """Moves the bar of this piece of work."""
+        if label != self._label:
+            self._end_piece()
+            self._begin_piece(label)
+        self._note = note
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total, note=note)
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        self._end_piece()
+        self._console.print(f"           {text}", markup=False)
+
+    def _begin_piece(self, label: str) -> None:
+        self._label = label
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("           {task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:,.0f}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._bar.add_task(label, total=None, note="")
+            self._bar.start()
+
+    def _end_piece(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        if self._label:
+            self._console.print(f"           {self._label}: done {self._note}".rstrip(), markup=False)
+        self._bar, self._task, self._label, self._note = None, None, "", ""

@@ -1,0 +1,191 @@
+"""What is known of each candidate without its identity: content, categories, and who converts with what else.
+
+Takes the catalogue and a `PairLog`; gives one row of numbers per candidate. Content comes from the
+catalogue's own vectors, or else from its titles and categories (TF-IDF and a truncated SVD, fitted on the
+catalogue, which is static by declaration). The collaborative vectors come from events that arrived before
+`as_of`; a candidate without such events has zeros there and is told apart by its content alone.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from forecart import artifacts, columns
+from forecart.sequences.build import Sequences
+from forecart.sequences.pair_log import PairLog, run_starts
+from forecart.sequences.split import Level
+from forecart.sequences.vocabulary import FIRST_INDEX
+
+FloatArray = npt.NDArray[np.float32]
+ContentSource = Literal["catalogue", "text", "none"]
+
+_MAX_TERMS: Final = 50_000
+
+
+@dataclass(frozen=True, eq=False)
+class CandidateFeatures:
+    """Static features of N candidates; rows 0 and 1 are zeros.
+
+    Attributes:
+        content: [N, C] float32, of length about one; zeros where nothing is known.
+        categories: [N, G] float32, share of each top-level category among a candidate's products.
+        collaborative: [N, K] float32, zeros for a candidate without an event before `as_of`.
+    """
+
+    content: FloatArray
+    categories: FloatArray
+    collaborative: FloatArray
+
+    @property
+    def num_candidates(self) -> int:
+        """N."""
+        return len(self.content)
+
+    def save(self, folder: Path) -> None:
+        """Writes one `.npy` per array."""
+        for name in ("content", "categories", "collaborative"):
+            artifacts.write_npy(folder / f"{name}.npy", getattr(self, name))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Maps saved features into memory."""
+        names = ("content", "categories", "collaborative")
+        return cls(**{name: artifacts.read_npy(folder / f"{name}.npy") for name in names})
+
+
+def choose_content_source(catalogue: pl.DataFrame, wanted: str) -> ContentSource:
+    """Returns where content comes from: `auto` takes the catalogue's vectors, then its texts, then nothing."""
+    if wanted == "none" or catalogue.is_empty():
+        return "none"
+    if wanted in ("auto", "catalogue") and catalogue[columns.EMBEDDING].null_count() < catalogue.height:
+        return "catalogue"
+    has_text = catalogue.select(
+        pl.any_horizontal(pl.col(columns.TITLE, columns.CATEGORY).is_not_null()).any()
+    )
+    return "text" if has_text.item() else "none"
+
+
+def read_item_content(
+    catalogue: pl.DataFrame, sequences: Sequences, *, wanted: str = "auto", width: int = 64, seed: int = 0
+) -> FloatArray:
+    """Returns the content vector of each item, [N, C]; zeros where the catalogue says nothing.
+
+    Args:
+        catalogue: the catalogue of the events stage.
+        sequences: whose item vocabulary numbers the rows.
+        wanted: `auto`, `catalogue`, `text` or `none`.
+        width: C for texts; the catalogue's own vectors keep their width; 1 for none.
+        seed: of the randomised SVD.
+    """
+    source = choose_content_source(catalogue, wanted)
+    if source == "none":
+        return np.zeros((len(sequences.items), 1), np.float32)
+    if source == "catalogue":
+        known = catalogue.filter(pl.col(columns.EMBEDDING).is_not_null())
+        vectors = np.stack(known[columns.EMBEDDING].to_list()).astype(np.float32)
+    else:
+        known = catalogue
+        vectors = _embed_texts(catalogue, width, seed)
+    content = np.zeros((len(sequences.items), vectors.shape[1]), np.float32)
+    content[sequences.items.index(known[columns.ITEM_ID])] = _unit(vectors)
+    content[:FIRST_INDEX] = 0
+    return content
+
+
+def _embed_texts(catalogue: pl.DataFrame, width: int, seed: int) -> FloatArray:
+    # Imported here: scikit-learn is part of the training extra only.
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    texts = catalogue.select(
+        pl.concat_str(pl.col(columns.CATEGORY, columns.TITLE).fill_null(""), separator=" ").str.to_lowercase()
+    ).to_series()
+    terms = TfidfVectorizer(sublinear_tf=True, max_features=_MAX_TERMS, token_pattern=r"[^\s>]+")
+    tfidf = terms.fit_transform(texts.to_list())
+    width = max(1, min(width, tfidf.shape[1] - 1, tfidf.shape[0] - 1))
+    svd = TruncatedSVD(width, random_state=seed, n_iter=4)
+    vectors: FloatArray = svd.fit_transform(tfidf).astype(np.float32)
+    return vectors
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.maximum(length, 1e-12)).astype(np.float32)
+
+
+def read_candidate_features(
+    sequences: Sequences, item_content: FloatArray, *, level: Level, collaborative: FloatArray
+) -> CandidateFeatures:
+    """Returns the static features of the candidates of a level; an advertiser is the mean of its products.
+
+    Args:
+        sequences: vocabularies, and the advertiser and categories of each item.
+        item_content: [number of items, C].
+        level: `item` or `advertiser`.
+        collaborative: [N, K] (`read_collaborative`).
+    """
+    top = sequences.item_category[:, 0]
+    num_tops = int(top.max(initial=1)) + 1
+    is_used = np.bincount(top, minlength=num_tops)[FIRST_INDEX:] > 0
+    column = np.full(num_tops, -1)
+    column[FIRST_INDEX:][is_used] = np.arange(int(is_used.sum()))
+    has_category = np.flatnonzero(column[top] >= 0)
+    categories = np.zeros((len(top), max(1, int(is_used.sum()))), np.float32)
+    categories[has_category, column[top[has_category]]] = 1
+    if level == "item":
+        return CandidateFeatures(np.asarray(item_content), categories, collaborative)
+    owner = sequences.item_advertiser
+    num = len(sequences.advertisers)
+    content = _unit(_mean_by(owner, item_content, num))
+    return CandidateFeatures(content, _mean_by(owner, categories, num), collaborative)
+
+
+def _mean_by(owner: npt.NDArray[np.int32], values: FloatArray, num: int) -> FloatArray:
+    """Returns the mean row of `values` of each owner, [num, C]; zeros for owners 0 and 1 and for none."""
+    summed = np.zeros((num, values.shape[1]), np.float64)
+    np.add.at(summed, owner, values)
+    mean = summed / np.maximum(np.bincount(owner, minlength=num), 1)[:, None]
+    mean[:FIRST_INDEX] = 0
+    return mean.astype(np.float32)
+
+
+def read_collaborative(log: PairLog, *, as_of_us: int, width: int = 64, seed: int = 0) -> FloatArray:
+    """Returns the right singular vectors of users by candidates, log(1 + events), before `as_of`: [N, K].
+
+    Scaled by the square root of the singular values and to unit variance over the candidates with an event.
+    The width shrinks to what the matrix has; without any event it is one column of zeros.
+
+    Source:
+        Cremonesi et al. 2010 (PureSVD), here as the "learned representation" that the candidate tower reads.
+    """
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.linalg import svds
+
+    row = np.flatnonzero(log.arrived_us < as_of_us)
+    first = np.flatnonzero(run_starts(log.user[row], log.candidate[row]))
+    count = np.diff(np.append(first, len(row)))
+    user, candidate = log.user[row[first]], log.candidate[row[first]]
+    users, compact = np.unique(user, return_inverse=True)
+    width = min(width, len(users) - 1, len(np.unique(candidate)) - 1)
+    if width < 1:
+        return np.zeros((log.num_candidates, 1), np.float32)
+    matrix = csr_matrix((np.log1p(count), (compact, candidate)), shape=(len(users), log.num_candidates))
+    start = np.random.default_rng(seed).standard_normal(min(matrix.shape))
+    _, singular, right = svds(matrix, k=width, v0=start)
+    vectors = _fix_signs(right.T[:, ::-1]) * np.sqrt(singular[::-1])
+    seen = np.unique(candidate)
+    vectors /= max(float(vectors[seen].std()), 1e-12)
+    unseen = np.ones(log.num_candidates, bool)
+    unseen[seen] = False
+    vectors[unseen] = 0
+    return vectors.astype(np.float32)
+
+
+def _fix_signs(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Makes the largest entry of each column positive: the sign of a singular vector is arbitrary."""
+    largest = np.abs(vectors).argmax(axis=0)
+    return vectors * np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, -1.0, 1.0)

@@ -1,0 +1,105 @@
+"""Each user's events by candidate: one sorted copy of a log from which any cut is read without sorting again.
+
+Takes histories; gives their events ordered by (user, candidate, time). The events of one (user, candidate)
+pair that had arrived before a cut are a masked run of rows, so the statistics of millions of pairs are a few
+`reduceat` calls. Rows without a known candidate at this level are left out.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from forecart.sequences.histories import Histories
+from forecart.sequences.split import Level
+from forecart.sequences.vocabulary import FIRST_INDEX
+
+
+@dataclass(frozen=True, eq=False)
+class PairLog:
+    """Events by (user, candidate, time): E rows, U users, N candidates.
+
+    Attributes:
+        start: [U + 1], where each user's rows begin.
+        user: [E], user_index.
+        candidate: [E], ascending within a user.
+        occurred_us: [E], ascending within a pair.
+        arrived_us: [E].
+        event_type: [E], codes.
+        is_conversion: [E].
+        num_candidates: N, padding and unknown included.
+    """
+
+    start: npt.NDArray[np.int64]
+    user: npt.NDArray[np.int32]
+    candidate: npt.NDArray[np.int32]
+    occurred_us: npt.NDArray[np.int64]
+    arrived_us: npt.NDArray[np.int64]
+    event_type: npt.NDArray[np.uint8]
+    is_conversion: npt.NDArray[np.bool_]
+    num_candidates: int
+
+    @classmethod
+    def build(
+        cls, histories: Histories, *, level: Level, num_candidates: int, conversion_codes: frozenset[int]
+    ) -> Self:
+        """Sorts the events of `histories` by user, candidate and time.
+
+        Args:
+            histories: all events; what arrived after a cut is masked when the cut is read.
+            level: which index is the candidate.
+            num_candidates: N; candidates of a later vocabulary are left out.
+            conversion_codes: event types that are conversions.
+        """
+        candidate = histories.advertiser if level == "advertiser" else histories.item
+        row = np.flatnonzero((candidate >= FIRST_INDEX) & (candidate < num_candidates))
+        user = histories.event_users()[row]
+        row = row[np.lexsort((histories.occurred_us[row], candidate[row], user))]
+        user = histories.event_users()[row]
+        event_type = histories.event_type[row]
+        return cls(
+            start=np.searchsorted(user, np.arange(histories.num_users + 1)),
+            user=user,
+            candidate=candidate[row],
+            occurred_us=histories.occurred_us[row],
+            arrived_us=histories.arrived_us[row],
+            event_type=event_type,
+            is_conversion=np.isin(event_type, sorted(conversion_codes)),
+            num_candidates=num_candidates,
+        )
+
+    def rows_of(
+        self, user_index: npt.NDArray[np.int32], cut_us: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Returns the rows of each user that arrived before that user's cut.
+
+        Args:
+            user_index: [B].
+            cut_us: [B].
+
+        Returns:
+            The position in the batch and the row in this log, [R] each, by batch position, candidate, time.
+        """
+        position, row = expand_ranges(self.start[user_index], self.start[user_index + 1])
+        is_known = self.arrived_us[row] < cut_us[position]
+        return position[is_known], row[is_known]
+
+
+def expand_ranges(
+    first: npt.NDArray[np.int64], end: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Returns every number of the ranges [first, end) one after the other, each with its range's position."""
+    length = np.maximum(end - first, 0)
+    position = np.repeat(np.arange(len(first)), length)
+    within = np.arange(len(position)) - np.repeat(np.cumsum(length) - length, length)
+    return position, first[position] + within
+
+
+def run_starts(*keys: npt.NDArray[np.int64] | npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """Says of each row whether any of the keys differs from the row before; the first row starts a run."""
+    is_start = np.zeros(len(keys[0]), bool)
+    is_start[:1] = True
+    for key in keys:
+        is_start[1:] |= key[1:] != key[:-1]
+    return is_start

@@ -1,0 +1,96 @@
+"""The order of training: which (user, cut) rows make up each step's batch, by seed and epoch alone.
+
+Takes labels; gives batches of row numbers. A batch holds rows of one cut (of one group of cuts for the dense
+objective), so that its candidates share one prior. The order is a pure function of (seed, epoch): a resumed
+run needs no generator state.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from forecart.errors import DataError
+from forecart.sequences.batches import Batch, BatchBuilder, select_labels
+from forecart.sequences.population import Population
+from forecart.sequences.split import Labels
+from forecart.training.settings import TrainingSettings
+
+IndexArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """The training rows of one model.
+
+    Attributes:
+        builder: turns rows into batches.
+        labels: [X] rows.
+        populations: statistics by cut; of each group of cuts its earliest is read.
+        settings: batch size and objective.
+        seed: of the order.
+    """
+
+    builder: BatchBuilder
+    labels: Labels
+    populations: dict[int, Population]
+    settings: TrainingSettings
+    seed: int
+
+    def __post_init__(self) -> None:
+        if len(self.labels) == 0:
+            raise DataError(
+                "training needs users who convert before and after a training cut, there are none: "
+                "use an earlier first cut, a longer label window, or more event types as positives"
+            )
+
+    @property
+    def num_rows(self) -> int:
+        """X."""
+        return len(self.labels)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many batches an epoch has, the same for every epoch."""
+        return sum(-(-len(rows) // self._rows_per_batch(rows)) for rows in self._groups())
+
+    def batch(self, rows: IndexArray) -> Batch:
+        """Returns the batch of these rows, with labels."""
+        labels = select_labels(self.labels, rows)
+        population = self.populations[int(labels.cut_us.min())]
+        return self.builder.build(labels.user_index, labels.cut_us, population=population, labels=labels)
+
+    def order(self, epoch: int) -> list[IndexArray]:
+        """Returns the rows of each batch of an epoch, shuffled within and between cuts."""
+        generator = np.random.default_rng([self.seed, epoch])
+        batches = [batch for rows in self._groups() for batch in self._split(rows, generator)]
+        return [batches[at] for at in generator.permutation(len(batches))]
+
+    def batches(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
+        """Yields the batches of an epoch, from batch number `first` on."""
+        for rows in self.order(epoch)[first:]:
+            yield self.batch(rows)
+
+    def _groups(self) -> list[IndexArray]:
+        """Rows by cut, or by run of `cuts_per_history` consecutive cuts."""
+        cuts, at = np.unique(self.labels.cut_us, return_inverse=True)
+        size = self.settings.cuts_per_history if self._is_dense else 1
+        return [np.flatnonzero(at // size == group) for group in range(-(-len(cuts) // size))]
+
+    @property
+    def _is_dense(self) -> bool:
+        return self.settings.objective == "dense_all_action"
+
+    def _rows_per_batch(self, rows: IndexArray) -> int:
+        return min(self.settings.batch_rows, len(rows)) if len(rows) else 1
+
+    def _split(self, rows: IndexArray, generator: np.random.Generator) -> list[IndexArray]:
+        """Splits one group into batches; the rows of a user stay together when they share a history."""
+        users = self.labels.user_index[rows]
+        rank = generator.permutation(int(users.max()) + 1)[users]
+        shuffled = rows[np.lexsort((self.labels.cut_us[rows], rank))]
+        size = self._rows_per_batch(rows)
+        parts = [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
+        # Within a batch by user, so that reading memory-mapped histories goes forward.
+        return [part[np.lexsort((self.labels.cut_us[part], self.labels.user_index[part]))] for part in parts]
