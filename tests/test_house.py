@@ -8,6 +8,8 @@ import re
 import subprocess
 import sys
 import zipfile
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +172,32 @@ def test_malicious_files_are_refused_and_run_nothing(tmp_path, make):
         artifacts.read_npy(path)
     with pytest.raises(ArtifactError):
         Histories.load(tmp_path)
+    assert not proof.exists()
+
+
+def overlapping_tensors(proof):
+    """Two names for the same bytes."""
+    one = '{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
+    header = f'{{"a":{one},"b":{one}}}'.encode()
+    return len(header).to_bytes(8, "little") + header + bytes(8)
+
+
+def tensor_beyond_the_file(proof):
+    header = b'{"a":{"dtype":"F32","shape":[1024],"data_offsets":[0,4096]}}'
+    return len(header).to_bytes(8, "little") + header + bytes(8)
+
+
+@pytest.mark.skipif(find_spec("forecart.training.checkpoint") is None, reason="nothing reads weights yet")
+@pytest.mark.parametrize(
+    "make",
+    [pickled, torch_archive, npz_archive, safetensors_bomb, overlapping_tensors, tensor_beyond_the_file],
+)
+def test_malicious_weights_are_refused_and_run_nothing(tmp_path, make):
+    checkpoint = import_module("forecart.training.checkpoint")
+    proof, path = tmp_path / "proof", tmp_path / "state.safetensors"
+    path.write_bytes(make(proof))
+    with pytest.raises(ArtifactError, match="safetensors"):
+        checkpoint.read_tensors(path)
     assert not proof.exists()
 
 
