@@ -1,0 +1,62 @@
+"""A trained model that scores everyone at any cut: what evaluation ranks and candidate tables are cut from.
+
+Takes a model and histories; gives embeddings and dense scores as of a cut. Histories, own statistics and the
+prior are read up to the cut, the weights stay what they are.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from forecart.embedding.candidates import CandidateEmbeddings, embed_candidates
+from forecart.embedding.users import UserEmbeddings, embed_users
+from forecart.model.two_tower import TwoTower
+from forecart.retrieval.exact import score_exact
+from forecart.sequences.batches import BatchBuilder
+from forecart.sequences.population import Population, read_population
+
+
+@dataclass
+class ModelScorer:
+    """Scores candidates with a trained model.
+
+    Attributes:
+        name: of the system in tables and files.
+        model: trained.
+        builder: reads the histories.
+    """
+
+    name: str
+    model: TwoTower
+    builder: BatchBuilder
+    _at: tuple[int, Population, CandidateEmbeddings] | None = field(default=None, repr=False)
+
+    def embed(self, cut_us: int, user_index: npt.NDArray[np.int32]) -> UserEmbeddings:
+        """Returns the embeddings of users as of a cut."""
+        population, candidates = self._state_at(cut_us)
+        return embed_users(
+            self.model,
+            self.builder,
+            user_index,
+            cut_us=cut_us,
+            population=population,
+            candidates=candidates,
+        )
+
+    def candidates_at(self, cut_us: int) -> CandidateEmbeddings:
+        """Returns vectors and prior of all candidates as of a cut."""
+        return self._state_at(cut_us)[1]
+
+    def score_at(self, cut_us: int, user_index: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        """Returns the score of every candidate for each user, [B, N]: cosine + prior + own-history term."""
+        users = self.embed(cut_us, user_index)
+        scores: npt.NDArray[np.float32] = score_exact(users, self.candidates_at(cut_us)).cpu().numpy()
+        return scores
+
+    def _state_at(self, cut_us: int) -> tuple[Population, CandidateEmbeddings]:
+        """Statistics and vectors of the latest cut that was asked for; they are the same for all users."""
+        if self._at is None or self._at[0] != cut_us:
+            population = read_population(self.builder.log, cut_us)
+            self._at = (cut_us, population, embed_candidates(self.model, population))
+        return self._at[1], self._at[2]

@@ -1,0 +1,68 @@
+"""From sequences to the training rows of one model: cuts, labels, population statistics, batches.
+
+Takes sequences, the label contract and settings; gives `Examples`. Everything here stops at
+`learn_until_us`: labels, statistics, features and the own future know nothing that arrived later.
+"""
+
+import numpy as np
+
+from forecart.model.settings import ModelSettings
+from forecart.sequences.batches import BatchBuilder
+from forecart.sequences.build import Sequences
+from forecart.sequences.pair_log import PairLog
+from forecart.sequences.population import read_population
+from forecart.sequences.split import LabelContract, Level, label_windows, training_cuts
+from forecart.training.examples import Examples
+from forecart.training.settings import TrainingSettings
+
+
+def read_pair_logs(sequences: Sequences, contract: LabelContract) -> dict[Level, PairLog]:
+    """Returns the events by pair of both levels."""
+    sizes: dict[Level, int] = {"advertiser": len(sequences.advertisers), "item": len(sequences.items)}
+    return {
+        level: PairLog.build(
+            sequences.histories,
+            level=level,
+            num_candidates=size,
+            conversion_codes=contract.conversion_codes,
+        )
+        for level, size in sizes.items()
+    }
+
+
+def prepare_examples(
+    sequences: Sequences,
+    log: PairLog,
+    *,
+    level: Level,
+    contract: LabelContract,
+    settings: tuple[ModelSettings, TrainingSettings],
+    learn_until_us: int,
+    seed: int,
+) -> Examples:
+    """Returns the training rows of one model.
+
+    Cuts without history before them have no rows; only users with a conversion before the cut do.
+    """
+    model, training = settings
+    if training.objective == "next":
+        contract = contract.model_copy(update={"max_positives": 1})
+    cuts = training_cuts(
+        learn_until_us,
+        window_days=contract.window_days,
+        gap_days=contract.gap_days,
+        num_cuts=contract.cuts_per_user,
+        stride_days=training.cut_stride_days,
+    )
+    labels = label_windows(
+        sequences.histories, cuts_us=cuts, contract=contract, level=level, known_before_us=learn_until_us
+    )
+    builder = BatchBuilder(
+        histories=sequences.histories,
+        log=log,
+        history_length=model.history_length,
+        is_causal=training.objective == "dense_all_action",
+        known_before_us=learn_until_us,
+    )
+    populations = {int(cut): read_population(log, int(cut)) for cut in np.unique(labels.cut_us)}
+    return Examples(builder, labels, populations, training, seed)

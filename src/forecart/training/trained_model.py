@@ -1,0 +1,136 @@
+"""What training starts from and what it leaves: static features, and a folder that can be loaded again.
+
+Takes sequences and settings; builds an untrained model, or loads a trained one from its folder: weights as
+safetensors, settings as JSON, the features it was trained with as arrays. Weights and features belong
+together, so they lie together.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+import torch
+
+from forecart import artifacts
+from forecart.model.settings import ModelSettings
+from forecart.model.two_tower import StaticFeatures, TwoTower
+from forecart.sequences.build import Sequences
+from forecart.sequences.candidate_features import (
+    CandidateFeatures,
+    read_candidate_features,
+    read_collaborative,
+    read_item_content,
+)
+from forecart.sequences.pair_log import PairLog
+from forecart.sequences.split import Level
+from forecart.training.checkpoint import read_tensors, write_tensors
+
+WEIGHTS_FILE: Final = "weights.safetensors"
+SETTINGS_FILE: Final = "settings.json"
+_FEATURES: Final = "features"
+
+
+@dataclass(frozen=True, eq=False)
+class LevelFeatures:
+    """Static features of both levels: the event encoder reads both, the candidate tower one."""
+
+    advertiser: CandidateFeatures
+    item: CandidateFeatures
+
+    def of(self, level: Level) -> CandidateFeatures:
+        """Returns the features of a level."""
+        return self.advertiser if level == "advertiser" else self.item
+
+    def save(self, folder: Path) -> None:
+        """Writes both."""
+        self.advertiser.save(folder / "advertiser")
+        self.item.save(folder / "item")
+
+    @classmethod
+    def load(cls, folder: Path) -> "LevelFeatures":
+        """Maps both into memory."""
+        return cls(CandidateFeatures.load(folder / "advertiser"), CandidateFeatures.load(folder / "item"))
+
+
+def read_features(
+    sequences: Sequences,
+    catalogue: pl.DataFrame,
+    *,
+    logs: dict[Level, PairLog],
+    settings: ModelSettings,
+    learn_until_us: int,
+    seed: int,
+) -> LevelFeatures:
+    """Returns the static features of both levels, from events that arrived before `learn_until_us` only."""
+    content = read_item_content(
+        catalogue, sequences, wanted=settings.content, width=settings.content_width, seed=seed
+    )
+
+    def features(level: Level) -> CandidateFeatures:
+        log = logs[level]
+        collaborative = (
+            read_collaborative(log, as_of_us=learn_until_us, width=settings.collaborative_width, seed=seed)
+            if settings.collaborative_width
+            else np.zeros((log.num_candidates, 0), np.float32)
+        )
+        return read_candidate_features(sequences, content, level=level, collaborative=collaborative)
+
+    return LevelFeatures(features("advertiser"), features("item"))
+
+
+def build_model(
+    features: LevelFeatures, *, level: Level, settings: ModelSettings, is_causal: bool, seed: int
+) -> TwoTower:
+    """Returns an untrained model on these features; the same seed gives the same weights."""
+    torch.manual_seed(seed)
+    candidate = features.of(level)
+    static = StaticFeatures(
+        advertiser_AF=_static(features.advertiser, settings),
+        item_IF=_static(features.item, settings),
+        candidate_NF=_static(candidate, settings),
+        num_collaborative=candidate.collaborative.shape[1],
+    )
+    return TwoTower(static, settings=settings, is_causal=is_causal)
+
+
+def _static(features: CandidateFeatures, settings: ModelSettings) -> torch.Tensor:
+    """Co-conversion columns first, then content and categories; without content these are zeros."""
+    blocks = [features.collaborative]
+    if settings.content != "none":
+        blocks += [features.content, features.categories]
+    else:
+        blocks.append(np.zeros((features.num_candidates, 1), np.float32))
+    return torch.from_numpy(np.concatenate(blocks, axis=1))
+
+
+def save_trained(
+    folder: Path, model: TwoTower, *, features: LevelFeatures, level: Level, is_causal: bool
+) -> None:
+    """Writes weights, settings and features; the caller marks the folder complete."""
+    write_tensors(folder / WEIGHTS_FILE, model.state_dict())
+    features.save(folder / _FEATURES)
+    artifacts.write_json(
+        folder / SETTINGS_FILE,
+        {"level": level, "is_causal": is_causal, "model": model.settings.model_dump(mode="json")},
+    )
+
+
+def load_trained(folder: Path) -> TwoTower:
+    """Loads a trained model, ready to embed.
+
+    Raises:
+        ArtifactError: a file is missing or damaged.
+    """
+    facts: dict[str, Any] = artifacts.read_json(folder / SETTINGS_FILE)
+    model = build_model(
+        LevelFeatures.load(folder / _FEATURES),
+        level=facts["level"],
+        settings=ModelSettings.model_validate(facts["model"]),
+        is_causal=facts["is_causal"],
+        seed=0,
+    )
+    model.load_state_dict(read_tensors(folder / WEIGHTS_FILE))
+    model.eval()
+    return model

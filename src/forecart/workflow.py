@@ -1,0 +1,447 @@
+"""The stages of a run as a readable list: each skips what is complete and hands the next a folder.
+
+Takes a configuration and a folder; leaves there everything of the run. Only this module knows the order of
+the stages. A stage is complete when its manifest carries the hash of exactly its inputs, so a changed setting
+redoes what depends on it and nothing else.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from forecart import artifacts, columns
+from forecart.config import RunConfig, to_us
+from forecart.errors import ArtifactError
+from forecart.evaluation.people import read_titles, recent_events, to_moment
+from forecart.evaluation.provenance import describe_data, read_provenance
+from forecart.evaluation.report import render_report
+from forecart.evaluation.targets import (
+    MODEL,
+    TargetData,
+    measure_target,
+    show_people,
+    tabulate_target,
+    validation_measures,
+    write_target_lists,
+)
+from forecart.events.adapters import open_adapter
+from forecart.events.ingest import CATALOGUE_FILE, ingest_events
+from forecart.model.two_tower import TwoTower
+from forecart.observe import Reporter, SilentReporter
+from forecart.retrieval.candidates import CandidateTask, write_candidates
+from forecart.retrieval.eligibility import read_eligibility
+from forecart.retrieval.scorer import ModelScorer
+from forecart.sequences.batches import BatchBuilder
+from forecart.sequences.build import Sequences, build_sequences, sequences_key
+from forecart.sequences.pair_log import PairLog
+from forecart.sequences.split import Level
+from forecart.training.curves import CurveWriter
+from forecart.training.loop import Progress, Trainer
+from forecart.training.objective import Objective
+from forecart.training.prepare import prepare_examples, read_pair_logs
+from forecart.training.trained_model import build_model, load_trained, read_features, save_trained
+
+NO_ENCODER: Final = "no_encoder"
+SECTION: Final[dict[Level, str]] = {"advertiser": "next_advertiser", "item": "next_product"}
+PLURAL: Final[dict[Level, str]] = {"advertiser": "advertisers", "item": "products"}
+ID_COLUMN: Final[dict[Level, str]] = {"advertiser": columns.ADVERTISER_ID, "item": columns.ITEM_ID}
+
+
+class Workflow:
+    """One run: a configuration, a folder, and the stages between them."""
+
+    def __init__(self, config: RunConfig, folder: Path, *, reporter: Reporter | None = None) -> None:
+        self.config = config
+        self.folder = folder
+        self.reporter = reporter or SilentReporter()
+
+    def run(self) -> Path:
+        """Runs every stage that is not complete and returns the path of the report."""
+        self.events()
+        self.sequences()
+        for level in self.config.levels:
+            self.train(level)
+        self.evaluate()
+        for level in self.config.levels:
+            self.candidates(level)
+        return self.report()
+
+    # --- the stages -----------------------------------------------------------------------------------
+
+    def events(self) -> dict[str, Any]:
+        """Reads the log into the event store."""
+        key = artifacts.hash_value([self._source_facts(), self._dump("source", "events")])
+        folder = self.folder / "events"
+        with self._stage("events", folder, key) as is_needed:
+            if is_needed:
+                ingest_events(
+                    open_adapter(self.config.source),
+                    folder,
+                    config=self.config.events,
+                    key=key,
+                    report=lambda rows: self.reporter.progress("reading events", rows, None),
+                )
+        facts: dict[str, Any] = artifacts.read_json(folder / artifacts.MANIFEST)
+        return facts
+
+    def sequences(self) -> None:
+        """Builds vocabularies and histories."""
+        events, folder = self.folder / "events", self.folder / "sequences"
+        read_until_us = self.config.read_until_us
+        key = sequences_key(events, read_until_us=read_until_us)
+        with self._stage("sequences", folder, key) as is_needed:
+            if is_needed:
+                build_sequences(events, folder, read_until_us=read_until_us)
+
+    def train(self, level: Level) -> None:
+        """Trains the models of a level: one per seed, and the same without the encoder when asked for."""
+        for system in self._systems(level):
+            for seed_number in range(self.config.target(level).num_seeds):
+                self._train_one(level, system, seed_number)
+
+    def evaluate(self) -> None:
+        """Measures every target at the test cuts and writes report.json and the lists behind it."""
+        if not self.config.split.test_cuts:
+            return
+        folder = self.folder / "evaluation"
+        with self._stage("evaluation", folder, self._evaluation_key()) as is_needed:
+            if is_needed:
+                report: dict[str, Any] = self._report_head()
+                people = {}
+                for level in self.config.levels:
+                    report[SECTION[level]], people[level] = self._evaluate_level(level, folder)
+                report["examples"] = self._examples(people)
+                artifacts.write_json(folder / "report.json", report)
+                artifacts.complete_stage(folder, self._evaluation_key(), {})
+
+    def candidates(self, level: Level) -> None:
+        """Lists the top candidates of every user as of `candidates.as_of`."""
+        folder = self.folder / "candidates" / PLURAL[level]
+        key = artifacts.hash_value(
+            [self._trained_key(level, MODEL, 0), self._dump("candidates"), self._top_k(level)]
+        )
+        with self._stage(f"candidates: {PLURAL[level]}", folder, key) as is_needed:
+            if is_needed:
+                _keep_parts_of(folder, key)
+                facts = write_candidates(
+                    self._candidate_task(level),
+                    folder,
+                    report=lambda done, total: self.reporter.progress("listing candidates", done, total),
+                )
+                artifacts.complete_stage(folder, key, facts)
+
+    def report(self) -> Path:
+        """Renders the report and returns its path; without test cuts, the candidates folder."""
+        if not self.config.split.test_cuts:
+            return self.folder / "candidates"
+        path = self.folder / "report.html"
+        artifacts.write_text(
+            path, render_report(artifacts.read_json(self.folder / "evaluation" / "report.json"))
+        )
+        return path
+
+    # --- what the stages share ------------------------------------------------------------------------
+
+    @cached_property
+    def data(self) -> Sequences:
+        """The finished sequences."""
+        return Sequences.load(self.folder / "sequences")
+
+    @cached_property
+    def catalogue(self) -> pl.DataFrame:
+        """The catalogue of the events stage."""
+        return pl.read_parquet(self.folder / "events" / CATALOGUE_FILE)
+
+    @cached_property
+    def pair_logs(self) -> dict[Level, PairLog]:
+        """Events by pair of both levels."""
+        return read_pair_logs(self.data, self.config.labels)
+
+    def target_data(self, level: Level, cuts_us: list[int]) -> TargetData:
+        """Returns what a level is measured on."""
+        return TargetData(
+            self.data,
+            level,
+            self.config.labels,
+            cuts_us,
+            self.config.learn_until_us,
+            self.config.evaluation.with_prior_only,
+        )
+
+    def scorer(self, level: Level, system: str = MODEL, seed_number: int = 0) -> ModelScorer:
+        """Returns a trained model of this run as a scorer."""
+        folder = self._model_folder(level, system, seed_number)
+        if not (folder / artifacts.MANIFEST).exists():
+            raise ArtifactError(
+                f"{folder} must hold a trained model, it does not: run `forecart train` first"
+            )
+        return ModelScorer(system, load_trained(folder), self._builder(level))
+
+    def _builder(self, level: Level) -> BatchBuilder:
+        target = self.config.target(level)
+        return BatchBuilder(
+            self.data.histories,
+            self.pair_logs[level],
+            target.model.history_length,
+            is_causal=target.training.objective == "dense_all_action",
+        )
+
+    # --- training -------------------------------------------------------------------------------------
+
+    def _systems(self, level: Level) -> list[str]:
+        target = self.config.target(level)
+        return [MODEL, NO_ENCODER] if target.ablate_encoder and target.model.num_layers else [MODEL]
+
+    def _train_one(self, level: Level, system: str, seed_number: int) -> None:
+        folder = self._model_folder(level, system, seed_number)
+        key = self._trained_key(level, system, seed_number)
+        title = f"training: {SECTION[level]}, {system}, seed {seed_number}"
+        with self._stage(title, folder, key) as is_needed:
+            if not is_needed:
+                return
+            _keep_checkpoints_of(folder, key)
+            target, seed = self._target(level, system), self.config.seed + seed_number
+            until = self.config.learn_until_us
+            features = read_features(
+                self.data,
+                self.catalogue,
+                logs=self.pair_logs,
+                settings=target.model,
+                learn_until_us=until,
+                seed=self.config.seed,
+            )
+            examples = prepare_examples(
+                self.data,
+                self.pair_logs[level],
+                level=level,
+                contract=self.config.labels,
+                settings=(target.model, target.training),
+                learn_until_us=until,
+                seed=seed,
+            )
+            is_causal = examples.builder.is_causal
+            model = build_model(features, level=level, settings=target.model, is_causal=is_causal, seed=seed)
+            num_parameters = sum(value.numel() for value in model.parameters())
+            with CurveWriter(folder / "tensorboard") as curves:
+                trainer = Trainer(
+                    model,
+                    examples,
+                    Objective.build(target.training.loss, examples.labels.candidate, model.num_candidates),
+                    target.training,
+                    folder,
+                    seed,
+                    validate=self._validation(level, system),
+                    on_step=lambda progress: self._show_step(title, progress, curves),
+                    on_epoch=lambda entry: self._show_epoch(entry, curves),
+                )
+                curve = trainer.run()
+            save_trained(folder, model.cpu(), features=features, level=level, is_causal=is_causal)
+            facts = {"curve": curve, "num_parameters": num_parameters, "num_rows": examples.num_rows}
+            artifacts.complete_stage(folder, key, facts)
+
+    def _validation(self, level: Level, system: str) -> Callable[[TwoTower], dict[str, float]] | None:
+        """The measure of record on the label window between what is learned and `as_of`."""
+        if not self.config.split.validate_before:
+            return None
+        data = self.target_data(level, [self.config.learn_until_us])
+
+        def validate(model: TwoTower) -> dict[str, float]:
+            scorer = ModelScorer(MODEL, model, self._builder(level))
+            return validation_measures(
+                measure_target(data, [scorer], baselines=[], index_size=0, seed=0), MODEL
+            )
+
+        return validate
+
+    def _show_step(self, title: str, progress: Progress, curves: CurveWriter) -> None:
+        curves.step(progress)
+        note = f"loss {progress.loss:.3f}, {progress.rows_per_s:,.0f} rows/s, {progress.eta_s:.0f} s left"
+        self.reporter.progress("training", progress.step, progress.num_steps, note)
+
+    def _show_epoch(self, entry: dict[str, Any], curves: CurveWriter) -> None:
+        curves.epoch(entry)
+        measures = ", ".join(f"{name} {value:.4f}" for name, value in entry.get("validation", {}).items())
+        self.reporter.say(f"epoch {entry['epoch']}: loss {entry['loss']:.4f} {measures}".rstrip())
+
+    # --- evaluation -----------------------------------------------------------------------------------
+
+    def _evaluate_level(self, level: Level, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        target = self.config.target(level)
+        data = self.target_data(level, [to_us(cut) for cut in self.config.split.test_cuts])
+        scorers = [
+            self.scorer(level, system, seed_number)
+            for system in self._systems(level)
+            for seed_number in range(target.num_seeds)
+        ]
+        self.reporter.say(f"{SECTION[level]}: {len(scorers)} models and {len(target.baselines)} baselines")
+        measured = measure_target(
+            data,
+            scorers,
+            baselines=target.baselines,
+            index_size=self.config.evaluation.index_size,
+            seed=self.config.seed,
+        )
+        write_target_lists(folder / f"{PLURAL[level]}_top100.parquet", data, measured)
+        table = tabulate_target(data, measured, num_samples=self.config.evaluation.num_samples)
+        people = show_people(
+            data, measured, num_users=self.config.evaluation.num_examples, seed=self.config.seed
+        )
+        return table, people
+
+    def _report_head(self) -> dict[str, Any]:
+        split = self.config.split
+        return {
+            "schema_version": 1,
+            "name": self.config.name,
+            "provenance": read_provenance(),
+            "config": self.config.model_dump(mode="json"),
+            "as_of": split.as_of.isoformat(),
+            "learned_until": to_moment(self.config.learn_until_us).isoformat(),
+            "cuts": [cut.isoformat() for cut in split.test_cuts],
+            "label_window_days": self.config.labels.window_days,
+            "data": describe_data(self.folder / "events"),
+            "training": {SECTION[level]: self._training_facts(level) for level in self.config.levels},
+        }
+
+    def _training_facts(self, level: Level) -> dict[str, Any]:
+        folders = [
+            self._model_folder(level, MODEL, number) for number in range(self.config.target(level).num_seeds)
+        ]
+        manifests = [artifacts.read_json(folder / artifacts.MANIFEST) for folder in folders]
+        return {
+            "curve": manifests[0]["curve"],
+            "num_parameters": manifests[0]["num_parameters"],
+            "num_rows": manifests[0]["num_rows"],
+            "seeds": [self.config.seed + number for number in range(len(folders))],
+        }
+
+    def _examples(self, people: dict[Level, dict[str, Any]]) -> list[dict[str, Any]]:
+        if not people:
+            return []
+        titles = read_titles(self.folder / "events" / CATALOGUE_FILE)
+        cut = min(self.config.split.test_cuts)
+        users = list(next(iter(people.values())))
+        return [
+            {
+                "user_id": user_id,
+                "as_of": cut.isoformat(),
+                "events": recent_events(self.folder / "events", user_id, before=cut, titles=titles),
+                **{
+                    PLURAL[level]: [
+                        {**entry, ID_COLUMN[level]: entry["id"], "title": titles.get(entry["id"])}
+                        for entry in shown.get(user_id, [])
+                    ]
+                    for level, shown in people.items()
+                },
+            }
+            for user_id in users
+        ]
+
+    # --- candidates -----------------------------------------------------------------------------------
+
+    def _candidate_task(self, level: Level) -> CandidateTask:
+        settings = self.config.candidates
+        as_of_us = self._candidates_as_of_us()
+        eligible = read_eligibility(
+            settings.eligibility,
+            sequences=self.data,
+            catalogue=self.catalogue,
+            advertiser_log=self.pair_logs["advertiser"],
+            level=level,
+            as_of_us=as_of_us,
+        )
+        return CandidateTask(
+            scorer=self.scorer(level),
+            as_of_us=as_of_us,
+            top_k=self._top_k(level),
+            is_eligible=eligible,
+            users=self.data.users,
+            candidates=self.target_data(level, []).vocabulary,
+            id_column=ID_COLUMN[level],
+            block_users=settings.block_users,
+        )
+
+    def _candidates_as_of_us(self) -> int:
+        as_of = self.config.candidates.as_of
+        if as_of != "latest":
+            return to_us(as_of)
+        return int(self.data.histories.arrived_us.max()) + 1
+
+    def _top_k(self, level: Level) -> int:
+        return self.config.target(level).top_k
+
+    # --- keys and folders -----------------------------------------------------------------------------
+
+    @contextmanager
+    def _stage(self, name: str, folder: Path, key: str) -> Iterator[bool]:
+        is_complete = artifacts.is_stage_complete(folder, key)
+        self.reporter.stage(name, is_done=is_complete)
+        yield not is_complete
+
+    def _model_folder(self, level: Level, system: str, seed_number: int) -> Path:
+        return self.folder / "training" / SECTION[level] / f"{system}-{seed_number}"
+
+    def _target(self, level: Level, system: str) -> Any:
+        target = self.config.target(level)
+        if system == MODEL:
+            return target
+        model = target.model.model_copy(update={"num_layers": 0})
+        return target.model_copy(update={"model": model})
+
+    def _trained_key(self, level: Level, system: str, seed_number: int) -> str:
+        target = self._target(level, system)
+        sequences = artifacts.read_json(self.folder / "sequences" / artifacts.MANIFEST)
+        return artifacts.hash_value(
+            [
+                sequences["files"],
+                self.config.learn_until_us,
+                self._dump("labels"),
+                target.model.model_dump(mode="json"),
+                target.training.model_dump(mode="json"),
+                self.config.seed + seed_number,
+            ]
+        )
+
+    def _evaluation_key(self) -> str:
+        keys = [
+            self._trained_key(level, system, number)
+            for level in self.config.levels
+            for system in self._systems(level)
+            for number in range(self.config.target(level).num_seeds)
+        ]
+        return artifacts.hash_value(
+            [keys, self._dump("split", "evaluation", "next_advertiser", "next_product")]
+        )
+
+    def _dump(self, *sections: str) -> dict[str, Any]:
+        return self.config.model_dump(mode="json", include=set(sections))
+
+    def _source_facts(self) -> list[Any]:
+        """Size and time of change of each file, so that a log that grew is read again."""
+        paths = [*self.config.source.events, self.config.source.catalogue]
+        stats = [(str(path), path.stat()) for path in paths if path is not None and path.exists()]
+        return [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+
+
+def _keep_parts_of(folder: Path, key: str) -> None:
+    """Removes parts that an unfinished run with other inputs left."""
+    _keep_of(folder, key, "part-*.parquet")
+
+
+def _keep_checkpoints_of(folder: Path, key: str) -> None:
+    """Removes checkpoints that an unfinished run with other inputs left."""
+    _keep_of(folder, key, "checkpoint-*")
+
+
+def _keep_of(folder: Path, key: str, pattern: str) -> None:
+    marker = folder / "inputs.json"
+    if not marker.exists() or artifacts.read_json(marker) != key:
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        (folder / artifacts.MANIFEST).unlink(missing_ok=True)
+        artifacts.write_json(marker, key)
