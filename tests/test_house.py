@@ -249,6 +249,7 @@ def test_the_import_rules_hold_and_are_seen_to_be_broken(tmp_path, module, line,
     verdicts = " ".join(result.stdout.split())
     assert result.returncode == 1, result.stdout + result.stderr
     assert re.search(rf"{contract}(?:(?!KEPT|BROKEN).)*BROKEN", verdicts), verdicts
+    assert f"forecart.{module.removesuffix('.py').replace('/', '.')}" in verdicts
 
 
 def test_what_serving_stands_on_loads_no_torch():
