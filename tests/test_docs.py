@@ -1,7 +1,8 @@
 """The documents: links lead somewhere, commands exist, and code marked `run` runs.
 
-Examples run too. A fence opened with ```python run is executed, each in a process of its own in an empty folder. A fence
-opened with ```console run has its `$ ` lines executed one after the other, in one folder a document.
+Examples run too. A fence opened with ```python run is executed, each in a process of its own in an empty
+folder. A fence opened with ```console run has its `$ ` lines executed one after the other, in one folder a
+document.
 """
 
 import os
