@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ import polars as pl
 from forecart.errors import ArtifactError
 
 MANIFEST: Final = "manifest.json"
+INPUTS: Final = "inputs.json"
 _BLOCK_BYTES: Final = 1 << 20
 
 
@@ -123,10 +125,33 @@ def hash_folder(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): hash_file(path) for path in files}
 
 
+def describe_files(paths: Iterable[Path | None]) -> list[tuple[str, int, int]]:
+    """Returns path, size and time of change of the files that exist, so that one that grew is seen."""
+    stats = [(str(path), path.stat()) for path in paths if path is not None and path.exists()]
+    return [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+
+
 def hash_value(value: Any) -> str:
     """Returns a short sha256 of any JSON value: the same value, the same hash."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def begin_stage(folder: Path, key: str, *, resumable: str) -> None:
+    """Marks `folder` as work on inputs that hash to `key`: an interrupted run goes on with its pieces.
+
+    Args:
+        folder: of the stage.
+        key: of its inputs; pieces that other inputs left are removed.
+        resumable: pattern of the pieces, files or folders.
+    """
+    marker = folder / INPUTS
+    if marker.exists() and read_json(marker) == key:
+        return
+    for path in folder.glob(resumable):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (folder / MANIFEST).unlink(missing_ok=True)
+    write_json(marker, key)
 
 
 def complete_stage(folder: Path, key: str, facts: Mapping[str, Any]) -> None:

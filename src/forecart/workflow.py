@@ -5,7 +5,6 @@ the stages. A stage is complete when its manifest carries the hash of exactly it
 redoes what depends on it and nothing else.
 """
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -17,8 +16,8 @@ import polars as pl
 from forecart import artifacts, columns
 from forecart.config import RunConfig, to_us
 from forecart.errors import ArtifactError
-from forecart.evaluation.people import read_titles, recent_events, to_moment
-from forecart.evaluation.provenance import describe_data, read_provenance
+from forecart.evaluation.people import build_examples, to_moment
+from forecart.evaluation.provenance import describe_data, describe_training, read_provenance
 from forecart.evaluation.report import render_report
 from forecart.evaluation.targets import (
     MODEL,
@@ -46,6 +45,7 @@ from forecart.training.objective import Objective
 from forecart.training.prepare import prepare_examples, read_pair_logs
 from forecart.training.trained_model import build_model, load_trained, read_features, save_trained
 
+CONFIG_FILE: Final = "config.json"
 NO_ENCODER: Final = "no_encoder"
 SECTION: Final[dict[Level, str]] = {"advertiser": "next_advertiser", "item": "next_product"}
 PLURAL: Final[dict[Level, str]] = {"advertiser": "advertisers", "item": "products"}
@@ -62,20 +62,30 @@ class Workflow:
 
     def run(self) -> Path:
         """Runs every stage that is not complete and returns the path of the report."""
+        self.learn()
+        self.evaluate()
+        self.list_candidates()
+        return self.report()
+
+    def learn(self) -> None:
+        """Runs the stages up to the trained models."""
         self.events()
         self.sequences()
         for level in self.config.levels:
             self.train(level)
-        self.evaluate()
+
+    def list_candidates(self) -> None:
+        """Lists the candidates of every enabled level."""
         for level in self.config.levels:
             self.candidates(level)
-        return self.report()
 
     # --- the stages -----------------------------------------------------------------------------------
 
     def events(self) -> dict[str, Any]:
-        """Reads the log into the event store."""
-        key = artifacts.hash_value([self._source_facts(), self._dump("source", "events")])
+        """Reads the log into the event store, after noting the configuration in the folder."""
+        artifacts.write_json(self.folder / CONFIG_FILE, self.config.model_dump(mode="json"))
+        files = [*self.config.source.events, self.config.source.catalogue]
+        key = artifacts.hash_value([artifacts.describe_files(files), self._dump("source", "events")])
         folder = self.folder / "events"
         with self._stage("events", folder, key) as is_needed:
             if is_needed:
@@ -112,22 +122,23 @@ class Workflow:
         with self._stage("evaluation", folder, self._evaluation_key()) as is_needed:
             if is_needed:
                 report: dict[str, Any] = self._report_head()
-                people = {}
+                people: dict[str, dict[str, Any]] = {}
                 for level in self.config.levels:
-                    report[SECTION[level]], people[level] = self._evaluate_level(level, folder)
-                report["examples"] = self._examples(people)
+                    report[SECTION[level]], people[PLURAL[level]] = self._evaluate_level(level, folder)
+                report["examples"] = build_examples(
+                    self.folder / "events", people, cut=min(self.config.split.test_cuts)
+                )
                 artifacts.write_json(folder / "report.json", report)
                 artifacts.complete_stage(folder, self._evaluation_key(), {})
 
     def candidates(self, level: Level) -> None:
         """Lists the top candidates of every user as of `candidates.as_of`."""
         folder = self.folder / "candidates" / PLURAL[level]
-        key = artifacts.hash_value(
-            [self._trained_key(level, MODEL, 0), self._dump("candidates"), self._top_k(level)]
-        )
+        top_k = self.config.target(level).top_k
+        key = artifacts.hash_value([self._trained_key(level, MODEL, 0), self._dump("candidates"), top_k])
         with self._stage(f"candidates: {PLURAL[level]}", folder, key) as is_needed:
             if is_needed:
-                _keep_parts_of(folder, key)
+                artifacts.begin_stage(folder, key, resumable="part-*.parquet")
                 facts = write_candidates(
                     self._candidate_task(level),
                     folder,
@@ -204,7 +215,7 @@ class Workflow:
         with self._stage(title, folder, key) as is_needed:
             if not is_needed:
                 return
-            _keep_checkpoints_of(folder, key)
+            artifacts.begin_stage(folder, key, resumable="checkpoint-*")
             target, seed = self._target(level, system), self.config.seed + seed_number
             until = self.config.learn_until_us
             features = read_features(
@@ -305,42 +316,12 @@ class Workflow:
             "cuts": [cut.isoformat() for cut in split.test_cuts],
             "label_window_days": self.config.labels.window_days,
             "data": describe_data(self.folder / "events"),
-            "training": {SECTION[level]: self._training_facts(level) for level in self.config.levels},
+            "training": {SECTION[level]: self._describe_training(level) for level in self.config.levels},
         }
 
-    def _training_facts(self, level: Level) -> dict[str, Any]:
-        folders = [
-            self._model_folder(level, MODEL, number) for number in range(self.config.target(level).num_seeds)
-        ]
-        manifests = [artifacts.read_json(folder / artifacts.MANIFEST) for folder in folders]
-        return {
-            "curve": manifests[0]["curve"],
-            "num_parameters": manifests[0]["num_parameters"],
-            "num_rows": manifests[0]["num_rows"],
-            "seeds": [self.config.seed + number for number in range(len(folders))],
-        }
-
-    def _examples(self, people: dict[Level, dict[str, Any]]) -> list[dict[str, Any]]:
-        if not people:
-            return []
-        titles = read_titles(self.folder / "events" / CATALOGUE_FILE)
-        cut = min(self.config.split.test_cuts)
-        users = list(next(iter(people.values())))
-        return [
-            {
-                "user_id": user_id,
-                "as_of": cut.isoformat(),
-                "events": recent_events(self.folder / "events", user_id, before=cut, titles=titles),
-                **{
-                    PLURAL[level]: [
-                        {**entry, ID_COLUMN[level]: entry["id"], "title": titles.get(entry["id"])}
-                        for entry in shown.get(user_id, [])
-                    ]
-                    for level, shown in people.items()
-                },
-            }
-            for user_id in users
-        ]
+    def _describe_training(self, level: Level) -> dict[str, Any]:
+        seeds = [self.config.seed + number for number in range(self.config.target(level).num_seeds)]
+        return describe_training(self._model_folder(level, MODEL, 0), seeds)
 
     # --- candidates -----------------------------------------------------------------------------------
 
@@ -358,7 +339,7 @@ class Workflow:
         return CandidateTask(
             scorer=self.scorer(level),
             as_of_us=as_of_us,
-            top_k=self._top_k(level),
+            top_k=self.config.target(level).top_k,
             is_eligible=eligible,
             users=self.data.users,
             candidates=self.target_data(level, []).vocabulary,
@@ -371,9 +352,6 @@ class Workflow:
         if as_of != "latest":
             return to_us(as_of)
         return int(self.data.histories.arrived_us.max()) + 1
-
-    def _top_k(self, level: Level) -> int:
-        return self.config.target(level).top_k
 
     # --- keys and folders -----------------------------------------------------------------------------
 
@@ -420,28 +398,3 @@ class Workflow:
 
     def _dump(self, *sections: str) -> dict[str, Any]:
         return self.config.model_dump(mode="json", include=set(sections))
-
-    def _source_facts(self) -> list[Any]:
-        """Size and time of change of each file, so that a log that grew is read again."""
-        paths = [*self.config.source.events, self.config.source.catalogue]
-        stats = [(str(path), path.stat()) for path in paths if path is not None and path.exists()]
-        return [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
-
-
-def _keep_parts_of(folder: Path, key: str) -> None:
-    """Removes parts that an unfinished run with other inputs left."""
-    _keep_of(folder, key, "part-*.parquet")
-
-
-def _keep_checkpoints_of(folder: Path, key: str) -> None:
-    """Removes checkpoints that an unfinished run with other inputs left."""
-    _keep_of(folder, key, "checkpoint-*")
-
-
-def _keep_of(folder: Path, key: str, pattern: str) -> None:
-    marker = folder / "inputs.json"
-    if not marker.exists() or artifacts.read_json(marker) != key:
-        for path in folder.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        (folder / artifacts.MANIFEST).unlink(missing_ok=True)
-        artifacts.write_json(marker, key)

@@ -4,16 +4,20 @@ Takes the events of the run and lists; gives plain values. Which users are shown
 never on how good their lists are.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
 from forecart import columns
+from forecart.events.ingest import CATALOGUE_FILE
 from forecart.sequences.split import Labels
 from forecart.sequences.vocabulary import Vocabulary
+
+ID_COLUMN: Final = {"advertisers": columns.ADVERTISER_ID, "products": columns.ITEM_ID}
 
 
 def pick_users(labels: Labels, *, num_users: int, seed: int) -> list[int]:
@@ -52,6 +56,34 @@ def recent_events(
             columns.TITLE: titles.get(row[columns.ITEM_ID]),
         }
         for row in frame.to_dicts()
+    ]
+
+
+def build_examples(
+    events_folder: Path, people: Mapping[str, Mapping[str, Any]], *, cut: datetime
+) -> list[dict[str, Any]]:
+    """Returns a few users' histories at a cut beside their lists, as `report.json` holds them.
+
+    Args:
+        events_folder: of the run.
+        people: by `advertisers` and `products`, the lists by user id; the first says who is shown.
+        cut: up to when events are shown.
+    """
+    titles = read_titles(events_folder / CATALOGUE_FILE)
+    return [
+        {
+            "user_id": user_id,
+            "as_of": cut.isoformat(),
+            "events": recent_events(events_folder, user_id, before=cut, titles=titles),
+            **{
+                plural: [
+                    {**entry, ID_COLUMN[plural]: entry["id"], columns.TITLE: titles.get(entry["id"])}
+                    for entry in shown.get(user_id, [])
+                ]
+                for plural, shown in people.items()
+            },
+        }
+        for user_id in next(iter(people.values()), {})
     ]
 
 

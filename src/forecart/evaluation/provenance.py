@@ -51,6 +51,12 @@ def describe_data(events_folder: Path) -> dict[str, Any]:
     }
 
 
+def describe_training(folder: Path, seeds: list[int]) -> dict[str, Any]:
+    """Returns the facts of a trained model, the first of these seeds."""
+    manifest = artifacts.read_json(folder / artifacts.MANIFEST)
+    return {**{name: manifest[name] for name in ("curve", "num_parameters", "num_rows")}, "seeds": seeds}
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
