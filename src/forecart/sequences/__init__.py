@@ -1,1 +1,1 @@
-"""Histories, vocabularies and labels: what a user did, in arrival order, and what a model should have known."""
+"""Histories, vocabularies and labels: what a user did, in arrival order, and what a model has to know."""

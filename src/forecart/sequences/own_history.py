@@ -12,16 +12,27 @@ import numpy as np
 import numpy.typing as npt
 
 from forecart import columns
-from forecart.sequences.pair_log import PairLog, run_starts
-from forecart.sequences.population import Population
+from forecart.sequences.pair_log import PairLog, run_ends, run_starts
+from forecart.sequences.population import NEVER_DAYS, FloatArray, Population
 from forecart.sequences.split import DAY_US
 
-FloatArray = npt.NDArray[np.float32]
+Columns = dict[str, FloatArray]
 
-# What a pair without a conversion has for "days since": beyond any that occurs in a year of data.
-NEVER_DAYS: Final = 400.0
-_INTENT_CODES: Final = [columns.EVENT_TYPE_CODES[name] for name in ("add_to_cart", "signup", "lead")]
 _DECAYS_DAYS: Final = (7.0, 30.0, 120.0)
+_MAX_DUE: Final = 5.0
+# In the order of the rows of `Population.log_user` and `Population.log_candidate`.
+_USER_FEATURES: Final = ("log_user_visits", "log_user_recent_visits", "log_user_days_since_last")
+_CANDIDATE_FEATURES: Final = (
+    "log_candidate_share_7d",
+    "log_candidate_share_28d",
+    "log_candidate_share",
+    "log_candidate_trend",
+    "log_candidate_visits_per_user",
+    "log_candidate_gap",
+)
+# By event type code: what shows intent when it is no conversion itself.
+_IS_INTENT: Final = np.zeros(256, bool)
+_IS_INTENT[[columns.EVENT_TYPE_CODES[name] for name in ("add_to_cart", "signup", "lead")]] = True
 
 FEATURES: Final = (
     "has_converted",
@@ -68,7 +79,8 @@ class OwnHistory:
     Attributes:
         row: [M].
         candidate: [M].
-        feature: [M, F] float32 in the order of `FEATURES`, not standardised.
+        feature: [M, F] float32 in the order of `FEATURES`, not standardised; in memory a column is
+            contiguous, because that is how it is filled.
         has_converted: [M].
     """
 
@@ -97,119 +109,125 @@ def read_own_history(
     """
     position, event = log.rows_of(user_index, cut_us)
     candidate = log.candidate[event]
-    first = np.flatnonzero(run_starts(position, candidate))
-    if len(first) == 0:
-        nothing = np.zeros(0, np.int64)
-        empty = np.zeros((0, len(FEATURES)), np.float32)
-        return OwnHistory(nothing, nothing.astype(np.int32), empty, nothing.astype(bool))
-    events = _PairEvents(
-        first=first,
-        age_days=(cut_us[position] - log.occurred_us[event]) / DAY_US,
-        is_conversion=log.is_conversion[event],
-        is_intent=np.isin(log.event_type[event], _INTENT_CODES) & ~log.is_conversion[event],
-        is_visit=_visits(log, position, event),
-    )
+    is_first = run_starts(position, candidate)
+    first = np.flatnonzero(is_first)
     row, pair_candidate = position[first], candidate[first]
-    own = events.statistics()
+    is_conversion = log.is_conversion[event]
+    other = np.flatnonzero(~is_conversion)
+    is_intent = _IS_INTENT[log.event_type[event[other]]]
+    own = _PairEvents(
+        num_pairs=len(first),
+        pair=np.cumsum(is_first) - 1,
+        age_days=((cut_us[position] - log.occurred_us[event]) / DAY_US).astype(np.float32),
+        conversion=np.flatnonzero(is_conversion),
+        visit=np.flatnonzero(log.is_visit[event]),
+        intent=other[is_intent],
+        view=other[~is_intent],
+    ).statistics()
     user = user_index[row]
     named = {
         **_pair_features(own),
         **_relative_features(own, population, user, pair_candidate),
         **_population_features(population, user, pair_candidate),
     }
-    feature = np.stack([named[name] for name in FEATURES], axis=1).astype(np.float32)
-    return OwnHistory(row, pair_candidate, feature, own["rows"] > 0)
-
-
-def _visits(
-    log: PairLog, position: npt.NDArray[np.int64], event: npt.NDArray[np.int64]
-) -> npt.NDArray[np.bool_]:
-    """Marks the first conversion row of each distinct time of a pair: a basket of ten rows is one visit."""
-    is_visit = np.zeros(len(event), bool)
-    converted = np.flatnonzero(log.is_conversion[event])
-    is_visit[converted] = run_starts(
-        position[converted], log.candidate[event[converted]], log.occurred_us[event[converted]]
-    )
-    return is_visit
+    feature = np.empty((len(FEATURES), len(row)), np.float32)
+    for at, name in enumerate(FEATURES):
+        feature[at] = named[name]
+    return OwnHistory(row, pair_candidate, feature.T, own["rows"] > 0)
 
 
 @dataclass(frozen=True, eq=False)
 class _PairEvents:
-    """The events of all pairs in one run of rows; `first` says where each pair begins."""
+    """R events of M pairs, by pair and then by time; the last four are the row numbers of some of them."""
 
-    first: npt.NDArray[np.int64]
-    age_days: npt.NDArray[np.float64]
-    is_conversion: npt.NDArray[np.bool_]
-    is_intent: npt.NDArray[np.bool_]
-    is_visit: npt.NDArray[np.bool_]
+    num_pairs: int
+    pair: npt.NDArray[np.int64]
+    age_days: FloatArray
+    conversion: npt.NDArray[np.int64]
+    visit: npt.NDArray[np.int64]
+    intent: npt.NDArray[np.int64]
+    view: npt.NDArray[np.int64]
 
-    def statistics(self) -> dict[str, npt.NDArray[np.float64]]:
-        age, other = self.age_days, ~self.is_conversion & ~self.is_intent
-        week = np.exp(-age / 7)
-        far = np.where(self.is_conversion, age, np.inf)
-        found = {
-            "rows": self._sum(self.is_conversion),
-            "visits": self._sum(self.is_visit),
-            "intents": self._sum(self.is_intent),
-            "intents_7d": self._sum(self.is_intent * week),
-            "views": self._sum(other),
-            "views_7d": self._sum(other * week),
-            "last": np.minimum(np.minimum.reduceat(far, self.first), NEVER_DAYS),
-            "since": np.maximum.reduceat(np.where(self.is_conversion, age, 0.0), self.first),
-            "any": np.minimum.reduceat(age, self.first),
+    def statistics(self) -> Columns:
+        first_days, last_days = self._first_and_last_conversion()
+        visit_days = self.age_days[self.visit]
+        decayed = {
+            f"visits_{days:.0f}d": self._sum(self.visit, np.exp(visit_days / -days)) for days in _DECAYS_DAYS
         }
-        for days in _DECAYS_DAYS:
-            found[f"visits_{days:.0f}d"] = self._sum(self.is_visit * np.exp(-age / days))
-        return found
+        return decayed | {
+            "rows": self._sum(self.conversion),
+            "visits": self._sum(self.visit),
+            "first": first_days,
+            "last": last_days,
+            "intents": self._sum(self.intent),
+            "intents_7d": self._sum(self.intent, np.exp(self.age_days[self.intent] / -7)),
+            "views": self._sum(self.view),
+            "views_7d": self._sum(self.view, np.exp(self.age_days[self.view] / -7)),
+            "any": self.age_days[run_ends(self.pair)],
+        }
 
-    def _sum(self, value: npt.NDArray[np.float64] | npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-        summed: npt.NDArray[np.float64] = np.add.reduceat(value.astype(np.float64), self.first)
-        return summed
+    def _first_and_last_conversion(self) -> tuple[FloatArray, FloatArray]:
+        """Days since each pair's first conversion and since its last; 0 and `NEVER_DAYS` without one."""
+        pair, age_days = self.pair[self.conversion], self.age_days[self.conversion]
+        is_first, is_last = run_starts(pair), run_ends(pair)
+        first_days = np.zeros(self.num_pairs, np.float32)
+        last_days = np.full(self.num_pairs, NEVER_DAYS, np.float32)
+        first_days[pair[is_first]] = age_days[is_first]
+        last_days[pair[is_last]] = age_days[is_last]
+        return first_days, last_days
+
+    def _sum(self, rows: npt.NDArray[np.int64], weight: FloatArray | None = None) -> FloatArray:
+        return np.bincount(self.pair[rows], weight, minlength=self.num_pairs).astype(np.float32)
 
 
-def _pair_features(own: dict[str, npt.NDArray[np.float64]]) -> dict[str, npt.NDArray[np.float64]]:
-    gap = _gap_days(own)
+def _log1p(values: FloatArray) -> FloatArray:
+    # In single precision numpy's log is several times faster than its log1p; here nothing is near 0 but 0.
+    logs: FloatArray = np.log(values + 1)
+    return logs
+
+
+def _pair_features(own: Columns) -> Columns:
+    last, gap = np.minimum(own["last"], NEVER_DAYS), _gap_days(own)
+    is_repeated = own["visits"] > 1
     return {
-        "has_converted": (own["rows"] > 0).astype(np.float64),
-        "log_rows": np.log1p(own["rows"]),
-        "log_visits": np.log1p(own["visits"]),
-        "log_visits_7d": np.log1p(own["visits_7d"]),
-        "log_visits_30d": np.log1p(own["visits_30d"]),
-        "log_visits_120d": np.log1p(own["visits_120d"]),
-        "log_days_since_last": np.log1p(own["last"]),
-        "months_since_last": own["last"] / 30,
-        "week_since_last": np.exp(-own["last"] / 3.5),
-        "weekday_phase": np.abs((own["last"] + 3.5) % 7 - 3.5),
-        "log_days_since_first": np.log1p(own["since"]),
-        "log_gap": np.log1p(gap),
-        "is_repeated": (own["visits"] > 1).astype(np.float64),
-        "due": np.where(own["visits"] > 1, np.minimum(own["last"] / np.maximum(gap, 1), 5), 0),
+        "has_converted": (own["rows"] > 0).astype(np.float32),
+        "log_rows": _log1p(own["rows"]),
+        "log_visits": _log1p(own["visits"]),
+        "log_visits_7d": _log1p(own["visits_7d"]),
+        "log_visits_30d": _log1p(own["visits_30d"]),
+        "log_visits_120d": _log1p(own["visits_120d"]),
+        "log_days_since_last": _log1p(last),
+        "months_since_last": last / 30,
+        "week_since_last": np.exp(-last / 3.5),
+        "weekday_phase": np.abs((last + 3.5) % 7 - 3.5),
+        "log_days_since_first": _log1p(own["first"]),
+        "log_gap": _log1p(gap),
+        "is_repeated": is_repeated.astype(np.float32),
+        "due": np.where(is_repeated, np.minimum(last / np.maximum(gap, 1), _MAX_DUE), 0),
         "log_rows_per_visit": np.log(np.maximum(own["rows"], 1) / np.maximum(own["visits"], 1)),
         "log_decayed_visits": np.log(own["visits_120d"] + 0.1),
-        "log_intents": np.log1p(own["intents"]),
-        "intents_7d": np.log1p(own["intents_7d"]),
-        "log_views": np.log1p(own["views"]),
-        "views_7d": np.log1p(own["views_7d"]),
-        "log_days_since_any": np.log1p(own["any"]),
+        "log_intents": _log1p(own["intents"]),
+        "intents_7d": _log1p(own["intents_7d"]),
+        "log_views": _log1p(own["views"]),
+        "views_7d": _log1p(own["views_7d"]),
+        "log_days_since_any": _log1p(own["any"]),
         "day_since_any": np.exp(-own["any"]),
     }
 
 
-def _gap_days(own: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+def _gap_days(own: Columns) -> FloatArray:
     """Mean days between a pair's visits, 0 where there was no second one."""
     is_repeated = own["visits"] > 1
-    return np.where(is_repeated, (own["since"] - own["last"]) / np.maximum(own["visits"] - 1, 1), 0.0)
+    return np.where(is_repeated, (own["first"] - own["last"]) / np.maximum(own["visits"] - 1, 1), 0)
 
 
 def _relative_features(
-    own: dict[str, npt.NDArray[np.float64]],
-    population: Population,
-    user: npt.NDArray[np.int32],
-    candidate: npt.NDArray[np.int32],
-) -> dict[str, npt.NDArray[np.float64]]:
+    own: Columns, population: Population, user: npt.NDArray[np.int32], candidate: npt.NDArray[np.int32]
+) -> Columns:
+    last, gap = np.minimum(own["last"], NEVER_DAYS), population.gap_days[candidate]
     visits, recent = population.user_visits[user], population.user_visits_30d[user]
     return {
-        "due_for_candidate": np.minimum(own["last"] / np.maximum(population.gap_days[candidate], 1), 5),
+        "due_for_candidate": np.minimum(last / np.maximum(gap, 1), _MAX_DUE),
         "log_share_of_visits": np.log(np.minimum(own["visits"] / np.maximum(visits, 1), 1) + 1e-3),
         # 120 / 30: so that a user with a steady pace has a share of about one.
         "log_share_of_recent_visits": np.log(own["visits_120d"] / np.maximum(4 * recent, 1) + 1e-3),
@@ -218,16 +236,8 @@ def _relative_features(
 
 def _population_features(
     population: Population, user: npt.NDArray[np.int32], candidate: npt.NDArray[np.int32]
-) -> dict[str, npt.NDArray[np.float32]]:
-    log_share = population.log_share[candidate]
-    return {
-        "log_user_visits": np.log1p(population.user_visits[user]),
-        "log_user_recent_visits": np.log1p(population.user_visits_30d[user]),
-        "log_user_days_since_last": np.log1p(population.user_last_days[user]),
-        "log_candidate_share_7d": log_share[:, 0],
-        "log_candidate_share_28d": log_share[:, 1],
-        "log_candidate_share": log_share[:, 2],
-        "log_candidate_trend": log_share[:, 0] - log_share[:, 1],
-        "log_candidate_visits_per_user": np.log(population.visits_per_user[candidate]),
-        "log_candidate_gap": np.log1p(population.gap_days[candidate]),
-    }
+) -> dict[str, FloatArray]:
+    of_user = population.log_user[:, user]
+    of_candidate = population.log_candidate[:, candidate]
+    pairs = [*zip(_USER_FEATURES, of_user, strict=True), *zip(_CANDIDATE_FEATURES, of_candidate, strict=True)]
+    return dict(pairs)

@@ -2,7 +2,8 @@
 
 Takes histories; gives their events ordered by (user, candidate, time). The events of one (user, candidate)
 pair that had arrived before a cut are a masked run of rows, so the statistics of millions of pairs are a few
-`reduceat` calls. Rows without a known candidate at this level are left out.
+passes over flat arrays. Rows without a known candidate at this level are left out. Conversions at one time
+are one visit; it is told of its row that arrived first, so that it is known as of a cut when that row is.
 """
 
 from dataclasses import dataclass
@@ -25,9 +26,11 @@ class PairLog:
         user: [E], user_index.
         candidate: [E], ascending within a user.
         occurred_us: [E], ascending within a pair.
-        arrived_us: [E].
+        arrived_us: [E], ascending among the rows of a pair at one time.
         event_type: [E], codes.
         is_conversion: [E].
+        is_visit: [E], the first conversion to arrive of each distinct time of a pair.
+        user_visit: [W], rows: the first conversion to arrive of each distinct time of a user, by user, time.
         num_candidates: N, padding and unknown included.
     """
 
@@ -38,6 +41,8 @@ class PairLog:
     arrived_us: npt.NDArray[np.int64]
     event_type: npt.NDArray[np.uint8]
     is_conversion: npt.NDArray[np.bool_]
+    is_visit: npt.NDArray[np.bool_]
+    user_visit: npt.NDArray[np.int64]
     num_candidates: int
 
     @classmethod
@@ -55,17 +60,26 @@ class PairLog:
         candidate = histories.advertiser if level == "advertiser" else histories.item
         row = np.flatnonzero((candidate >= FIRST_INDEX) & (candidate < num_candidates))
         user = histories.event_users()[row]
-        row = row[np.lexsort((histories.occurred_us[row], candidate[row], user))]
-        user = histories.event_users()[row]
+        pair = user.astype(np.int64) * num_candidates + candidate[row]
+        # The sort is stable and histories are in order of arrival: so are the rows of a pair at one time.
+        order = np.lexsort((histories.occurred_us[row], pair))
+        row, user = row[order], user[order]
+        occurred_us, arrived_us = histories.occurred_us[row], histories.arrived_us[row]
         event_type = histories.event_type[row]
+        is_conversion = np.isin(event_type, sorted(conversion_codes))
+        is_visit = np.zeros(len(row), bool)
+        converted = np.flatnonzero(is_conversion)
+        is_visit[converted] = run_starts(pair[order[converted]], occurred_us[converted])
         return cls(
             start=np.searchsorted(user, np.arange(histories.num_users + 1)),
             user=user,
             candidate=candidate[row],
-            occurred_us=histories.occurred_us[row],
-            arrived_us=histories.arrived_us[row],
+            occurred_us=occurred_us,
+            arrived_us=arrived_us,
             event_type=event_type,
-            is_conversion=np.isin(event_type, sorted(conversion_codes)),
+            is_conversion=is_conversion,
+            is_visit=is_visit,
+            user_visit=_user_visits(np.flatnonzero(is_visit), user, occurred_us, arrived_us),
             num_candidates=num_candidates,
         )
 
@@ -86,6 +100,17 @@ class PairLog:
         return position[is_known], row[is_known]
 
 
+def _user_visits(
+    visit: npt.NDArray[np.int64],
+    user: npt.NDArray[np.int32],
+    occurred_us: npt.NDArray[np.int64],
+    arrived_us: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """Returns of the pairs' visits the first to arrive of each distinct time of a user."""
+    visit = visit[np.lexsort((arrived_us[visit], occurred_us[visit], user[visit]))]
+    return visit[run_starts(user[visit], occurred_us[visit])]
+
+
 def expand_ranges(
     first: npt.NDArray[np.int64], end: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -103,3 +128,8 @@ def run_starts(*keys: npt.NDArray[np.int64] | npt.NDArray[np.int32]) -> npt.NDAr
     for key in keys:
         is_start[1:] |= key[1:] != key[:-1]
     return is_start
+
+
+def run_ends(*keys: npt.NDArray[np.int64] | npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """Says of each row whether any of the keys differs from the row after; the last row ends a run."""
+    return np.roll(run_starts(*keys), -1)

@@ -5,14 +5,20 @@ cut count, so the statistics of a training cut know nothing of its label window.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from forecart.sequences.pair_log import PairLog, run_starts
+from forecart.sequences.pair_log import PairLog, run_ends, run_starts
 from forecart.sequences.split import DAY_US
 
+FloatArray = npt.NDArray[np.float32]
+
+# "Days since" of what never happened: beyond any that occurs in a year of data.
+NEVER_DAYS: Final = 400.0
+_NO_GAP_DAYS: Final = 30.0
 # The windows of the popularity shares; the last one is all time.
 POPULARITY_DAYS: Final = (7.0, 28.0, float("inf"))
 
@@ -27,68 +33,70 @@ class Population:
         gap_days: [N] float32, mean days between conversions of those who came back; 30 where nobody did.
         user_visits: [U] float32, distinct times each user converted.
         user_visits_30d: [U] float32, the same, each decayed by exp(-age / 30 days).
-        user_last_days: [U] float32, days since the user's last conversion; 400 where there is none.
+        user_last_days: [U] float32, days since the user's last conversion, at most `NEVER_DAYS`, which it is
+            where there is none.
     """
 
-    log_share: npt.NDArray[np.float32]
-    visits_per_user: npt.NDArray[np.float32]
-    gap_days: npt.NDArray[np.float32]
-    user_visits: npt.NDArray[np.float32]
-    user_visits_30d: npt.NDArray[np.float32]
-    user_last_days: npt.NDArray[np.float32]
+    log_share: FloatArray
+    visits_per_user: FloatArray
+    gap_days: FloatArray
+    user_visits: FloatArray
+    user_visits_30d: FloatArray
+    user_last_days: FloatArray
+
+    @cached_property
+    def log_user(self) -> FloatArray:
+        """[3, U]: log(1 + visits), log(1 + decayed visits) and log(1 + days since the last)."""
+        return np.log1p(np.stack([self.user_visits, self.user_visits_30d, self.user_last_days]))
+
+    @cached_property
+    def log_candidate(self) -> FloatArray:
+        """[6, N]: the three log shares, 7 days' less 28 days', log visits per user, log(1 + gap in days)."""
+        week, month, ever = self.log_share.T
+        return np.stack(
+            [week, month, ever, week - month, np.log(self.visits_per_user), np.log1p(self.gap_days)]
+        )
 
 
 def read_population(log: PairLog, cut_us: int) -> Population:
     """Returns the statistics of every candidate and user from conversions that arrived before the cut."""
-    row = np.flatnonzero(log.is_conversion & (log.arrived_us < cut_us))
-    user, candidate, occurred = log.user[row], log.candidate[row], log.occurred_us[row]
-    is_visit = run_starts(user, candidate, occurred)
-    is_pair = run_starts(user, candidate)
-    log_share, visits_per_user, gap_days = _candidate_statistics(
-        log, cut_us, (user, candidate, occurred), (is_pair, is_visit)
-    )
-    visits, visits_30d, last_days = _user_statistics(log, cut_us, user, occurred)
+    visit = np.flatnonzero(log.is_visit & (log.arrived_us < cut_us))
+    log_share, visits_per_user, gap_days = _candidate_statistics(log, cut_us, visit)
+    visits, visits_30d, last_days = _user_statistics(log, cut_us)
     return Population(log_share, visits_per_user, gap_days, visits, visits_30d, last_days)
 
 
 def _candidate_statistics(
-    log: PairLog,
-    cut_us: int,
-    rows: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int64]],
-    runs: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]],
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    user, candidate, occurred = rows
-    is_pair, is_visit = runs
-    first = np.flatnonzero(is_pair)
-    last = np.append(first[1:], len(candidate)) - 1
-    pair_candidate = candidate[first]
+    log: PairLog, cut_us: int, visit: npt.NDArray[np.int64]
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    user, candidate, occurred = log.user[visit], log.candidate[visit], log.occurred_us[visit]
+    first = np.flatnonzero(run_starts(user, candidate))
+    num_visits = np.diff(first, append=len(visit))
+    last = first + num_visits - 1
+    num_users = np.count_nonzero(run_starts(user))
+    n, pair_candidate = log.num_candidates, candidate[first]
+
     last_days = (cut_us - occurred[last]) / DAY_US
-    num_users = len(np.unique(user))
-    n = log.num_candidates
-    shares = [np.bincount(pair_candidate[last_days < days], minlength=n) for days in POPULARITY_DAYS]
-    log_share = np.log((np.stack(shares, axis=1) + 0.5) / (num_users + 1))
-    visits = np.bincount(candidate[is_visit], minlength=n)
-    pair_visits = np.add.reduceat(is_visit.astype(np.int64), first) if len(first) else np.zeros(0, np.int64)
-    span_days = (occurred[last] - occurred[first]) / DAY_US
-    came_back = pair_visits > 1
-    gap = np.divide(span_days, pair_visits - 1, where=came_back, out=np.zeros(len(first)))
-    num_back = np.bincount(pair_candidate[came_back], minlength=n)
-    gap_sum = np.bincount(pair_candidate, gap, minlength=n)
-    gap_days = np.where(num_back > 0, gap_sum / np.maximum(num_back, 1), 30.0)
-    visits_per_user = np.where(shares[-1] > 0, visits / np.maximum(shares[-1], 1), 1.0)
+    num_converters = [np.bincount(pair_candidate[last_days < days], minlength=n) for days in POPULARITY_DAYS]
+    log_share = np.log((np.stack(num_converters, axis=1) + 0.5) / (num_users + 1))
+    ever = num_converters[-1]
+    visits_per_user = np.where(ever > 0, np.bincount(candidate, minlength=n) / np.maximum(ever, 1), 1.0)
+
+    back = np.flatnonzero(num_visits > 1)
+    gap = (occurred[last[back]] - occurred[first[back]]) / DAY_US / (num_visits[back] - 1)
+    num_back = np.bincount(pair_candidate[back], minlength=n)
+    gap_sum = np.bincount(pair_candidate[back], gap, minlength=n)
+    gap_days = np.where(num_back > 0, gap_sum / np.maximum(num_back, 1), _NO_GAP_DAYS)
     return log_share.astype(np.float32), visits_per_user.astype(np.float32), gap_days.astype(np.float32)
 
 
-def _user_statistics(
-    log: PairLog, cut_us: int, user: npt.NDArray[np.int32], occurred: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _user_statistics(log: PairLog, cut_us: int) -> tuple[FloatArray, FloatArray, FloatArray]:
     num_users = len(log.start) - 1
-    order = np.lexsort((occurred, user))
-    user, occurred = user[order], occurred[order]
-    is_visit = run_starts(user, occurred)
-    user, age_days = user[is_visit], (cut_us - occurred[is_visit]) / DAY_US
+    visit = log.user_visit[log.arrived_us[log.user_visit] < cut_us]
+    user, age_days = log.user[visit], (cut_us - log.occurred_us[visit]) / DAY_US
     visits = np.bincount(user, minlength=num_users)
     visits_30d = np.bincount(user, np.exp(-age_days / 30), minlength=num_users)
-    last_days = np.full(num_users, 400.0)
-    np.minimum.at(last_days, user, age_days)
+    last_days = np.full(num_users, NEVER_DAYS)
+    is_last = run_ends(user)
+    last_days[user[is_last]] = np.minimum(age_days[is_last], NEVER_DAYS)
     return visits.astype(np.float32), visits_30d.astype(np.float32), last_days.astype(np.float32)

@@ -1,0 +1,101 @@
+"""The log by pair against sorting and filtering the same events in plain Python."""
+
+import numpy as np
+from event_logs import (
+    CONVERSION_CODES,
+    CONVERSIONS,
+    CUTS,
+    EVENTS,
+    LEVELS,
+    NUM_USERS,
+    Event,
+    known_at,
+    make_histories,
+    make_log,
+)
+from hypothesis import given
+
+from forecart.columns import EVENT_TYPE_CODES
+from forecart.sequences.pair_log import PairLog, expand_ranges, run_ends, run_starts
+
+
+def rows_as_tuples(log: PairLog) -> list[tuple]:
+    columns = (log.user, log.candidate, log.occurred_us, log.arrived_us, log.event_type, log.is_conversion)
+    return [tuple(column[row].item() for column in columns) for row in range(len(log.user))]
+
+
+@given(EVENTS, LEVELS)
+def test_rows_are_the_events_with_a_candidate_by_user_candidate_time_and_arrival(events, level):
+    log = make_log(events, level)
+    expected = sorted(
+        (event.user, event.candidate(level), event.occurred_us, event.arrived_us)
+        for event in events
+        if event.candidate(level) >= 2
+    )
+    assert [row[:4] for row in rows_as_tuples(log)] == expected
+    assert sorted(rows_as_tuples(log)) == sorted(
+        (
+            event.user,
+            event.candidate(level),
+            event.occurred_us,
+            event.arrived_us,
+            EVENT_TYPE_CODES[event.kind],
+            event.kind in CONVERSIONS,
+        )
+        for event in events
+        if event.candidate(level) >= 2
+    )
+    for user in range(NUM_USERS):
+        assert set(log.user[log.start[user] : log.start[user + 1]]) <= {user}
+    assert log.start[0] == 0 and log.start[-1] == len(log.user)
+
+
+def test_candidates_of_a_later_vocabulary_are_left_out():
+    histories = make_histories([Event(2, "checkout", 3, 0, 1), Event(2, "checkout", 4, 0, 2)])
+    log = PairLog.build(histories, level="advertiser", num_candidates=4, conversion_codes=CONVERSION_CODES)
+    assert log.candidate.tolist() == [3]
+
+
+@given(EVENTS, LEVELS, CUTS, CUTS)
+def test_rows_of_are_those_that_arrived_before_the_cut_of_their_row(events, level, cut, other_cut):
+    log = make_log(events, level)
+    users = np.array([6, 3, 2, 3, 0], np.int32)
+    cuts = np.array([cut, cut, other_cut, other_cut, cut])
+    position, row = log.rows_of(users, cuts)
+    found = list(
+        zip(position.tolist(), log.candidate[row].tolist(), log.occurred_us[row].tolist(), strict=True)
+    )
+    assert found == sorted(
+        (at, event.candidate(level), event.occurred_us)
+        for at, (user, cut_us) in enumerate(zip(users, cuts, strict=True))
+        for event in known_at(events, cut_us)
+        if event.user == user and event.candidate(level) >= 2
+    )
+
+
+@given(EVENTS, LEVELS, CUTS)
+def test_a_visit_is_known_as_soon_as_one_of_its_rows_is(events, level, cut):
+    log = make_log(events, level)
+    conversions = [
+        event for event in known_at(events, cut) if event.kind in CONVERSIONS and event.candidate(level) >= 2
+    ]
+    visit = np.flatnonzero(log.is_visit & (log.arrived_us < cut))
+    of_pair = zip(log.user[visit], log.candidate[visit], log.occurred_us[visit], strict=True)
+    assert [tuple(map(int, one)) for one in of_pair] == sorted(
+        {(event.user, event.candidate(level), event.occurred_us) for event in conversions}
+    )
+    visit = log.user_visit[log.arrived_us[log.user_visit] < cut]
+    of_user = zip(log.user[visit], log.occurred_us[visit], strict=True)
+    assert [tuple(map(int, one)) for one in of_user] == sorted(
+        {(event.user, event.occurred_us) for event in conversions}
+    )
+
+
+def test_ranges_and_runs():
+    position, number = expand_ranges(np.array([3, 9, 5]), np.array([5, 7, 6]))
+    assert position.tolist() == [0, 0, 2] and number.tolist() == [3, 4, 5]
+    assert [part.tolist() for part in expand_ranges(np.zeros(0, int), np.zeros(0, int))] == [[], []]
+    first, second = np.array([1, 1, 1, 2]), np.array([1, 1, 2, 2])
+    assert run_starts(first, second).tolist() == [True, False, True, True]
+    assert run_ends(first, second).tolist() == [False, True, True, True]
+    assert run_starts(first[:0]).tolist() == run_ends(first[:0]).tolist() == []
