@@ -12,6 +12,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +23,8 @@ from forecart.errors import ArtifactError
 
 MANIFEST: Final = "manifest.json"
 INPUTS: Final = "inputs.json"
+CONFIG: Final = "config.json"
+REPORT: Final = "report.html"
 _BLOCK_BYTES: Final = 1 << 20
 
 
@@ -97,10 +100,11 @@ def read_npy(path: Path) -> npt.NDArray[Any]:
         ArtifactError: the file is missing or is not a plain array.
     """
     try:
-        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        # Not np.load: it opens any zip as an archive of arrays.
+        array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise ArtifactError(f"an array was expected at {path}, none is there") from None
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, TypeError, OverflowError, OSError, EOFError, SyntaxError, TokenError) as error:
         raise ArtifactError(f"{path} must hold a plain array, it does not: {error}") from None
     return array
 
