@@ -24,14 +24,14 @@ _METRIC: Final = "recall_at_10"
 _SLICE_METRICS: Final = ("recall_at_10", "recall_at_100")
 _EXPOSURE: Final = ("p90_coverage", "catalogue_coverage", "gini")
 _SLICE_NAMES: Final = {
-    "head": "head: first half of all conversions",
-    "torso": "torso: the next 40 %",
-    "tail": "tail: the last 10 %",
-    "without_dominant": "without the largest candidate",
-    "repeat": "repeat: converted with before",
-    "novel": "novel: not converted with before",
+    "head": "head: half of conversions",
+    "torso": "torso: next 40 %",
+    "tail": "tail: last 10 %",
+    "without_dominant": "without the largest",
+    "repeat": "repeat",
+    "novel": "novel",
     "cold_users": "users with a short past",
-    "unseen": "candidates never converted with",
+    "unseen": "unseen before the cut-off",
 }
 
 

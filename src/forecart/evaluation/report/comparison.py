@@ -129,11 +129,11 @@ def _curves_block(tables: Mapping[str, Table]) -> Html | None:
             label = f"Recall by K, {pool}"
             chart = curves(series, label=label, ticks=[float(k) for k in depths], is_log=True, from_zero=True)
             cards.append(card(*pool_title(pool, one), chart, figures(_recall_table(one, depths))))
-    entries = [
-        ("model", "model, with its 95 % interval"),
-        ("best", f"best baseline at K = {_DEFAULT_K}: {best}"),
-    ]
-    if any(is_ablation(name) for name in system_names(*tables.values())):
+    systems = system_names(*tables.values())
+    entries = [("model", "model, with its 95 % interval")] if MODEL in systems else []
+    if best:
+        entries.append(("best", f"best baseline at K = {_DEFAULT_K}: {best}"))
+    if any(map(is_ablation, systems)):
         entries.append(("ablation", "model without its sequence encoder"))
     entries.append(("other", "other baselines; point at a line for its name"))
     lead = "The share of what users converted with that is among the first K candidates; K is on a log axis."

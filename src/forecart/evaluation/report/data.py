@@ -27,12 +27,10 @@ def data(report: Mapping[str, Any]) -> Html | None:
         for key, name in (("first_event_at", "first event"), ("last_event_at", "last event"))
         if known.get(key)
     ]
-    cards = [
-        _funnel(mapping(known.get("events"))),
-        _weeks(known),
-        _types(mapping(known.get("events_by_type"))),
-    ]
-    shown = [one for one in cards if one is not None]
+    charts = [_weeks(known), _types(mapping(known.get("events_by_type")))]
+    course = [one for one in charts if one is not None]
+    halves = [_funnel(mapping(known.get("events"))), tag("div", *course, class_="stack") if course else None]
+    shown = [one for one in halves if one is not None]
     lead = "Every row that was read is accounted for: taken, or left out for a reason that is counted here."
     return chapter("data", "Data", lead, tiles([*facts, *span]), grid(shown, "two"))
 

@@ -20,8 +20,9 @@ _FAR: Final = 10
 
 
 def interval_text(difference: Difference) -> str:
-    """Returns `+.0024 [+.0008, +.0041]`."""
-    return f"{signed(difference.mean)} [{signed(difference.ci_low)}, {signed(difference.ci_high)}]"
+    """Returns `+.0024 [+.0008, +.0041]`; the bounds stay on one line."""
+    bounds = f"[{signed(difference.ci_low)},\N{NO-BREAK SPACE}{signed(difference.ci_high)}]"
+    return f"{signed(difference.mean)} {bounds}"
 
 
 def describe(name: str, difference: Difference) -> str:
@@ -35,13 +36,14 @@ def forest(rows: Sequence[tuple[str, Difference]], *, label: str) -> Html:
     scale = Scale(low, high, 14, WIDTH - 14)
     bottom = 6 + _ROW * len(rows)
     marks = [below(scale, round_ticks(low, high, about=4), top=6, bottom=bottom)]
-    marks.append(line((scale(0), 2), (scale(0), bottom), "zero"))
     for at, (name, difference) in enumerate(rows):
         top = 6 + at * _ROW
         row = [
             tag("rect", x=0, y=top, width=WIDTH, height=_ROW, class_="hover"),
             text((0, top + 14), clip(name, 30), "name"),
             text((WIDTH, top + 14), interval_text(difference), "value", text_anchor="end"),
+            tag("rect", x=0, y=top + 18, width=WIDTH, height=16, rx=3, class_="lane"),
+            line((scale(0), top + 18), (scale(0), top + 34), "zero"),
             whiskers(scale, difference, top + 26),
         ]
         marks.append(tag("g", *row, data_tip=describe(name, difference), class_="row"))
@@ -78,6 +80,7 @@ def across(entries: Sequence[tuple[str, Difference]], *, pooled: Difference | No
         marks.append(tag("rect", x=left, y=place, width=right - left, height=size, class_="band"))
     marks.append(line((left, scale(0)), (right, scale(0)), "zero"))
     step = (right - left) / len(entries)
+    every = -(-int(6.5 * max(len(clip(name, 10)) for name, _ in entries)) // int(step))
     for at, (name, difference) in enumerate(entries):
         x = left + step * (at + 0.5)
         bar = line(
@@ -86,7 +89,7 @@ def across(entries: Sequence[tuple[str, Difference]], *, pooled: Difference | No
         zone = tag("rect", x=x - step / 2, y=top, width=step, height=bottom - top, class_="hover")
         tip = f"{name}: {interval_text(difference)}, {difference.verdict}"
         marks.append(tag("g", zone, bar, sign(difference.verdict, (x, scale(difference.mean))), data_tip=tip))
-        if at % (len(entries) // 5 + 1) == 0:
+        if at % every == 0:
             marks.append(text((x, bottom + 18), clip(name, 10), "tick", text_anchor="middle"))
     return picture(WIDTH, height, label, *marks)
 

@@ -107,7 +107,7 @@ class Spot:
 
 def scatter(spots: Sequence[Spot], *, label: str, x_name: str, y_name: str) -> Html:
     """Returns named places over two measures, x from 0; a name that finds no room is only a tooltip."""
-    height, left, right, top, bottom = 340, 46, WIDE - 14, 26, 292
+    height, left, right, top, bottom = 450, 46, WIDE - 14, 26, 402
     x_high = round_limits(0.0, max(spot.x for spot in spots))[1]
     low, high = round_limits(min(spot.y for spot in spots), max(spot.y for spot in spots))
     across, up = Scale(0.0, x_high, left, right), Scale(low, high, bottom, top)

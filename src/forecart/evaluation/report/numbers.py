@@ -78,7 +78,7 @@ def percent(part: object, whole: object) -> str:
 
 def when(value: object) -> str:
     """Returns a moment as `2017-12-01`, or `2017-12-01 14:05` where it is not midnight UTC."""
-    text = str(value) if value is not None else MISSING
+    text = value if isinstance(value, str) else MISSING
     if match := _MIDNIGHT.match(text):
         return match[1]
     if match := _MOMENT.match(text):

@@ -7,7 +7,7 @@ from forecart.evaluation.report.markup import Html, join, tag, untrusted
 from forecart.evaluation.report.numbers import count, mapping, number, plain, sequence, share, when
 from forecart.evaluation.report.parts import bar, chapter, tabs
 
-_SHOWN_EVENTS: Final = 24
+_SHOWN_EVENTS: Final = 16
 _SHOWN_CANDIDATES: Final = 10
 _KINDS: Final = (("advertisers", "Advertisers", "advertiser_id"), ("products", "Products", "item_id"))
 
@@ -84,7 +84,8 @@ def _candidates(candidates: Sequence[Any], title: str, id_key: str) -> Html:
 
 
 def _candidate(one: Mapping[str, Any], id_key: str, low: float, high: float) -> Html:
-    name = untrusted(one.get(id_key, "?"), limit=60)
+    known = one.get(id_key)
+    name = untrusted("?" if known is None else known, limit=60)
     title = one.get("title")
     label = join([untrusted(title, limit=80), tag("small", name)], " ") if title else name
     score = number(one.get("score"))

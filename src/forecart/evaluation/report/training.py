@@ -30,8 +30,9 @@ def _model(one: Mapping[str, Any], title: str) -> Html:
     facts = []
     if number(one.get("num_parameters")) is not None:
         facts.append(("parameters", count(one["num_parameters"])))
-    if sequence(one.get("seeds")):
-        facts.append(("seeds", ", ".join(str(seed) for seed in sequence(one["seeds"]))))
+    seeds = [plain(seed) for seed in sequence(one.get("seeds")) if number(seed) is not None]
+    if seeds:
+        facts.append(("seeds", ", ".join(seeds)))
     last = curve[-1] if curve else {}
     facts += [(name, write(last[key])) for key, name, write in _LAST if number(last.get(key)) is not None]
     metrics = list(dict.fromkeys(metric for entry in curve for metric in mapping(entry.get("validation"))))
