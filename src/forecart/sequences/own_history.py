@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forecart import columns
+from forecart.sequences.own_groups import GROUP_FEATURES, group_features
 from forecart.sequences.pair_log import PairLog, run_ends, run_starts
 from forecart.sequences.population import NEVER_DAYS, FloatArray, Population
 from forecart.sequences.split import DAY_US
@@ -69,6 +70,7 @@ FEATURES: Final = (
     "views_7d",
     "log_days_since_any",
     "day_since_any",
+    *GROUP_FEATURES,
 )
 
 
@@ -129,6 +131,7 @@ def read_own_history(
         **_pair_features(own),
         **_relative_features(own, population, user, pair_candidate),
         **_population_features(population, user, pair_candidate),
+        **group_features(row, log.group[pair_candidate], own),
     }
     feature = np.empty((len(FEATURES), len(row)), np.float32)
     for at, name in enumerate(FEATURES):

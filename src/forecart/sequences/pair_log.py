@@ -32,6 +32,7 @@ class PairLog:
         is_visit: [E], the first conversion to arrive of each distinct time of a pair.
         user_visit: [W], rows: the first conversion to arrive of each distinct time of a user, by user, time.
         num_candidates: N, padding and unknown included.
+        group: [N, 2], category and family of each candidate (`read_candidate_groups`).
     """
 
     start: npt.NDArray[np.int64]
@@ -44,10 +45,17 @@ class PairLog:
     is_visit: npt.NDArray[np.bool_]
     user_visit: npt.NDArray[np.int64]
     num_candidates: int
+    group: npt.NDArray[np.int32]
 
     @classmethod
     def build(
-        cls, histories: Histories, *, level: Level, num_candidates: int, conversion_codes: frozenset[int]
+        cls,
+        histories: Histories,
+        *,
+        level: Level,
+        num_candidates: int,
+        conversion_codes: frozenset[int],
+        group: npt.NDArray[np.int32] | None = None,
     ) -> Self:
         """Sorts the events of `histories` by user, candidate and time.
 
@@ -56,6 +64,7 @@ class PairLog:
             level: which index is the candidate.
             num_candidates: N; candidates of a later vocabulary are left out.
             conversion_codes: event types that are conversions.
+            group: [N, 2], category and family of each candidate; all of one when None.
         """
         candidate = histories.advertiser if level == "advertiser" else histories.item
         row = np.flatnonzero((candidate >= FIRST_INDEX) & (candidate < num_candidates))
@@ -81,6 +90,7 @@ class PairLog:
             is_visit=is_visit,
             user_visit=_user_visits(np.flatnonzero(is_visit), user, occurred_us, arrived_us),
             num_candidates=num_candidates,
+            group=np.ones((num_candidates, 2), np.int32) if group is None else group,
         )
 
     def rows_of(

@@ -9,6 +9,7 @@ import numpy as np
 from forecart.model.settings import ModelSettings
 from forecart.sequences.batches import BatchBuilder
 from forecart.sequences.build import Sequences
+from forecart.sequences.own_groups import read_candidate_groups
 from forecart.sequences.pair_log import PairLog
 from forecart.sequences.population import read_population
 from forecart.sequences.split import LabelContract, Level, label_windows, training_cuts
@@ -25,6 +26,7 @@ def read_pair_logs(sequences: Sequences, contract: LabelContract) -> dict[Level,
             level=level,
             num_candidates=size,
             conversion_codes=contract.conversion_codes,
+            group=read_candidate_groups(sequences, level),
         )
         for level, size in sizes.items()
     }
