@@ -45,7 +45,6 @@ from forecart.training.objective import Objective
 from forecart.training.prepare import prepare_examples, read_pair_logs
 from forecart.training.trained_model import build_model, load_trained, read_features, save_trained
 
-CONFIG_FILE: Final = "config.json"
 NO_ENCODER: Final = "no_encoder"
 SECTION: Final[dict[Level, str]] = {"advertiser": "next_advertiser", "item": "next_product"}
 PLURAL: Final[dict[Level, str]] = {"advertiser": "advertisers", "item": "products"}
@@ -83,7 +82,7 @@ class Workflow:
 
     def events(self) -> dict[str, Any]:
         """Reads the log into the event store, after noting the configuration in the folder."""
-        artifacts.write_json(self.folder / CONFIG_FILE, self.config.model_dump(mode="json"))
+        artifacts.write_json(self.folder / artifacts.CONFIG, self.config.model_dump(mode="json"))
         files = [*self.config.source.events, self.config.source.catalogue]
         key = artifacts.hash_value([artifacts.describe_files(files), self._dump("source", "events")])
         folder = self.folder / "events"
@@ -150,7 +149,7 @@ class Workflow:
         """Renders the report and returns its path; without test cuts, the candidates folder."""
         if not self.config.split.test_cuts:
             return self.folder / "candidates"
-        path = self.folder / "report.html"
+        path = self.folder / artifacts.REPORT
         artifacts.write_text(
             path, render_report(artifacts.read_json(self.folder / "evaluation" / "report.json"))
         )
