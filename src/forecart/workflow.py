@@ -259,6 +259,7 @@ class Workflow:
         if not self.config.split.validate_before:
             return None
         data = self.target_data(level, [self.config.learn_until_us])
+        data.check_rows()  # Before the training, not after its first epoch.
 
         def validate(model: TwoTower) -> dict[str, float]:
             scorer = ModelScorer(MODEL, model, self._builder(level))

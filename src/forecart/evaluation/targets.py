@@ -14,11 +14,12 @@ import numpy as np
 from forecart.baselines.contract import BaselineScorer
 from forecart.baselines.conversions import read_conversions
 from forecart.baselines.standard import build_baselines
+from forecart.errors import ConfigError
 from forecart.evaluation.lists import write_lists
 from forecart.evaluation.people import describe_list, pick_users
 from forecart.evaluation.protocol import Evaluation, EvaluationSettings, Scorer, evaluate
 from forecart.evaluation.slices import build_slices
-from forecart.evaluation.tables import summarise
+from forecart.evaluation.tables import name_cut, summarise
 from forecart.sequences.build import Sequences
 from forecart.sequences.split import LabelContract, Labels, Level, label_windows
 
@@ -65,6 +66,20 @@ class TargetData:
             with_prior_only=self.with_prior_only,
         )
 
+    def check_rows(self) -> None:
+        """Refuses cuts at which nobody could be measured.
+
+        Raises:
+            ConfigError: no user with a conversion before a cut has one in the label window after it.
+        """
+        if len(self.labels()) == 0:
+            cuts = ", ".join(name_cut(cut_us) for cut_us in self.cuts_us)
+            raise ConfigError(
+                f"measuring needs users who convert before a cut and in the {self.contract.window_days} days "
+                f"after it, there are none at {cuts}: move as_of or the test_cuts, set validate_before to "
+                "false, or count more event types as positives"
+            )
+
     def settings(self, *, index_size: int = 0, seed: int = 0) -> EvaluationSettings:
         """Returns the settings of an evaluation of this target."""
         return EvaluationSettings(
@@ -79,7 +94,12 @@ class TargetData:
 def measure_target(
     data: TargetData, scorers: Sequence[Scorer], *, baselines: Sequence[str], index_size: int, seed: int
 ) -> Evaluation:
-    """Returns the lists of the scorers and of the named baselines at every cut."""
+    """Returns the lists of the scorers and of the named baselines at every cut.
+
+    Raises:
+        ConfigError: nobody can be measured at the cuts.
+    """
+    data.check_rows()
     fitted = [
         BaselineScorer(
             baseline,
@@ -113,7 +133,8 @@ def tabulate_target(data: TargetData, evaluation: Evaluation, *, num_samples: in
 
 def validation_measures(evaluation: Evaluation, system: str) -> dict[str, float]:
     """Returns Recall of one system: of the pool `all` under the metric's name, of `novel` with a prefix."""
-    tables = summarise(evaluation, num_samples=1)
+    # The intervals are not looked at; a standard deviation needs two samples.
+    tables = summarise(evaluation, num_samples=2)
     everything = tables["all"]["model"] if system == MODEL else tables["all"]["baselines"][system]
     novel = tables["novel"].get("model", {})
     chosen = {name: everything[name] for name in ("recall_at_10", "recall_at_20", "recall_at_100")}
