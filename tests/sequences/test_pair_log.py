@@ -12,8 +12,9 @@ from event_logs import (
     known_at,
     make_histories,
     make_log,
+    poison,
 )
-from hypothesis import given
+from hypothesis import given, settings
 
 from forecart.columns import EVENT_TYPE_CODES
 from forecart.sequences.pair_log import PairLog, expand_ranges, run_ends, run_starts
@@ -24,6 +25,7 @@ def rows_as_tuples(log: PairLog) -> list[tuple]:
     return [tuple(column[row].item() for column in columns) for row in range(len(log.user))]
 
 
+@settings(max_examples=40)
 @given(EVENTS, LEVELS)
 def test_rows_are_the_events_with_a_candidate_by_user_candidate_time_and_arrival(events, level):
     log = make_log(events, level)
@@ -56,8 +58,10 @@ def test_candidates_of_a_later_vocabulary_are_left_out():
     assert log.candidate.tolist() == [3]
 
 
+@settings(max_examples=40)
 @given(EVENTS, LEVELS, CUTS, CUTS)
 def test_rows_of_are_those_that_arrived_before_the_cut_of_their_row(events, level, cut, other_cut):
+    events = events + poison(cut)
     log = make_log(events, level)
     users = np.array([6, 3, 2, 3, 0], np.int32)
     cuts = np.array([cut, cut, other_cut, other_cut, cut])
@@ -73,6 +77,7 @@ def test_rows_of_are_those_that_arrived_before_the_cut_of_their_row(events, leve
     )
 
 
+@settings(max_examples=40)
 @given(EVENTS, LEVELS, CUTS)
 def test_a_visit_is_known_as_soon_as_one_of_its_rows_is(events, level, cut):
     log = make_log(events, level)
@@ -89,6 +94,12 @@ def test_a_visit_is_known_as_soon_as_one_of_its_rows_is(events, level, cut):
     assert [tuple(map(int, one)) for one in of_user] == sorted(
         {(event.user, event.occurred_us) for event in conversions}
     )
+
+
+def test_a_users_visit_is_told_of_the_candidate_that_arrived_first():
+    log = make_log([Event(2, "checkout", 3, 0, 5, late=9), Event(2, "checkout", 4, 0, 5, late=1)])
+    assert log.is_visit.tolist() == [True, True]
+    assert log.candidate[log.user_visit].tolist() == [4]
 
 
 def test_ranges_and_runs():

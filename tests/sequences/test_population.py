@@ -18,7 +18,7 @@ from event_logs import (
     make_log,
     poison,
 )
-from hypothesis import given
+from hypothesis import given, settings
 
 from forecart.sequences.population import Population, read_population
 
@@ -51,6 +51,7 @@ def naive_population(events: list[Event], level: str, cut_us: int) -> Population
     )
 
 
+@settings(max_examples=40)
 @given(EVENTS, LEVELS, CUTS)
 def test_statistics_are_those_of_loops_over_the_events(events, level, cut):
     found, expected = read_population(make_log(events, level), cut), naive_population(events, level, cut)
@@ -59,6 +60,7 @@ def test_statistics_are_those_of_loops_over_the_events(events, level, cut):
         assert getattr(found, name).dtype == np.float32
 
 
+@settings(max_examples=40)
 @given(EVENTS, LEVELS, CUTS)
 def test_nothing_that_arrives_at_or_after_the_cut_changes_anything(events, level, cut):
     clean = read_population(make_log(known_at(events, cut), level), cut)

@@ -29,7 +29,7 @@ TIME_FEATURES: Final = (
     "sin_hour",
     "cos_hour",
 )
-_WEEK_DAYS: Final = 7.0
+_WEEK_US: Final = 7 * DAY_US
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,12 +164,10 @@ class BatchBuilder:
         position, event = expand_ranges(first, end)
         length = end - first
         offsets = np.concatenate([[0], np.cumsum(length)])
-        occurred = self.histories.occurred_us[event]
-        if not self.is_causal:
-            order = np.lexsort((np.arange(len(event)), occurred, position))
-            event, occurred = event[order], occurred[order]
         place = np.arange(len(event)) - offsets[position]
         if not self.is_causal:
+            # A stable sort: events of one time stay in order of arrival.
+            event = event[np.lexsort((self.histories.occurred_us[event], position))]
             place = length[position] - 1 - place
         price = np.maximum(np.nan_to_num(self.histories.price[event]), 0)
         events = Events(
@@ -178,7 +176,7 @@ class BatchBuilder:
             item=self.histories.item[event],
             event_type=self.histories.event_type[event],
             log_price=np.log1p(price),
-            time=self._time_features(occurred, position, offsets, cut_us),
+            time=self._time_features(self.histories.occurred_us[event], position, offsets, cut_us),
             position=place,
         )
         return events, first
@@ -187,16 +185,18 @@ class BatchBuilder:
         self, occurred: IndexArray, position: IndexArray, offsets: IndexArray, cut_us: IndexArray
     ) -> FloatArray:
         """Three distances in time and two phases; a causal event may not know how far ahead the cut is."""
-        days = occurred / DAY_US
-        gap = np.diff(days, prepend=days[:1])
-        gap[run_starts(position)] = 0
-        latest = days[np.maximum(offsets[1:] - 1, 0)] if len(days) else days
-        before_cut = cut_us[position] / DAY_US - days
-        before_latest = latest[position] - days if len(days) else days
-        if self.is_causal:
-            before_cut, before_latest = np.zeros_like(days), np.zeros_like(days)
-        week, day = days * (2 * np.pi / _WEEK_DAYS), days * 2 * np.pi
-        distances = [np.log1p(np.maximum(value, 0)) for value in (before_cut, before_latest, gap)]
+        gap_us = np.diff(occurred, prepend=occurred[:1])
+        gap_us[run_starts(position)] = 0
+        before_cut_us = before_latest_us = np.zeros_like(occurred)
+        if not self.is_causal:
+            before_cut_us = cut_us[position] - occurred
+            before_latest_us = occurred[offsets[position + 1] - 1] - occurred
+        distances = [
+            np.log1p(np.maximum(value, 0) / DAY_US) for value in (before_cut_us, before_latest_us, gap_us)
+        ]
+        week, day = (
+            ((occurred % period) * (2 * np.pi / period)).astype(np.float32) for period in (_WEEK_US, DAY_US)
+        )
         phases = [np.sin(week), np.cos(week), np.sin(day), np.cos(day)]
         return np.stack(distances + phases, axis=1).astype(np.float32)
 
