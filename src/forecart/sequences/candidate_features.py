@@ -8,13 +8,14 @@ catalogue, which is static by declaration). The collaborative vectors come from 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from forecart import artifacts, columns
+from forecart.errors import ConfigError
 from forecart.sequences.build import Sequences
 from forecart.sequences.pair_log import PairLog, run_starts
 from forecart.sequences.split import Level
@@ -24,6 +25,7 @@ FloatArray = npt.NDArray[np.float32]
 ContentSource = Literal["catalogue", "text", "none"]
 
 _MAX_TERMS: Final = 50_000
+_TERM: Final = r"[^\s>]+"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +60,32 @@ class CandidateFeatures:
 
 
 def choose_content_source(catalogue: pl.DataFrame, wanted: str) -> ContentSource:
-    """Returns where content comes from: `auto` takes the catalogue's vectors, then its texts, then nothing."""
-    if wanted == "none" or catalogue.is_empty():
-        return "none"
-    if wanted in ("auto", "catalogue") and catalogue[columns.EMBEDDING].null_count() < catalogue.height:
-        return "catalogue"
-    has_text = catalogue.select(
-        pl.any_horizontal(pl.col(columns.TITLE, columns.CATEGORY).is_not_null()).any()
-    )
-    return "text" if has_text.item() else "none"
+    """Returns where content comes from.
+
+    `auto` takes the catalogue's vectors, or else its titles and categories, or else nothing.
+
+    Raises:
+        ConfigError: the catalogue does not have what is wanted by name.
+    """
+    is_there = {
+        "catalogue": catalogue[columns.EMBEDDING].null_count() < catalogue.height,
+        "text": bool((_texts(catalogue).str.find(_TERM).is_not_null()).any()),
+        "none": True,
+    }
+    if wanted == "auto":
+        wanted = next(source for source, is_one in is_there.items() if is_one)
+    if not is_there.get(wanted, False):
+        raise ConfigError(
+            f"content is auto or one of {[name for name in is_there if is_there[name]]} with this catalogue, "
+            f"{wanted!r} arrived: the catalogue has nothing of the kind"
+        )
+    return cast(ContentSource, wanted)
+
+
+def _texts(catalogue: pl.DataFrame) -> pl.Series:
+    """Returns category and title of each item in lower case."""
+    both = pl.col(columns.CATEGORY, columns.TITLE).fill_null("")
+    return catalogue.select(pl.concat_str(both, separator=" ").str.to_lowercase()).to_series()
 
 
 def read_item_content(
@@ -78,7 +97,8 @@ def read_item_content(
         catalogue: the catalogue of the events stage.
         sequences: whose item vocabulary numbers the rows.
         wanted: `auto`, `catalogue`, `text` or `none`.
-        width: C for texts; the catalogue's own vectors keep their width; 1 for none.
+        width: C for texts, less where there are fewer terms or items; the catalogue's own vectors keep
+            their width; 1 for none.
         seed: of the randomised SVD.
     """
     source = choose_content_source(catalogue, wanted)
@@ -98,23 +118,25 @@ def read_item_content(
 
 def _embed_texts(catalogue: pl.DataFrame, width: int, seed: int) -> FloatArray:
     # Imported here: scikit-learn is part of the training extra only.
-    from sklearn.decomposition import TruncatedSVD
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.decomposition import TruncatedSVD  # type: ignore[import-untyped, unused-ignore]
+    from sklearn.feature_extraction.text import (  # type: ignore[import-untyped, unused-ignore]
+        TfidfVectorizer,
+    )
 
-    texts = catalogue.select(
-        pl.concat_str(pl.col(columns.CATEGORY, columns.TITLE).fill_null(""), separator=" ").str.to_lowercase()
-    ).to_series()
-    terms = TfidfVectorizer(sublinear_tf=True, max_features=_MAX_TERMS, token_pattern=r"[^\s>]+")
-    tfidf = terms.fit_transform(texts.to_list())
-    width = max(1, min(width, tfidf.shape[1] - 1, tfidf.shape[0] - 1))
-    svd = TruncatedSVD(width, random_state=seed, n_iter=4)
-    vectors: FloatArray = svd.fit_transform(tfidf).astype(np.float32)
-    return vectors
+    terms = TfidfVectorizer(sublinear_tf=True, max_features=_MAX_TERMS, token_pattern=_TERM)
+    tfidf = terms.fit_transform(_texts(catalogue).to_list())
+    if tfidf.shape[1] == 1:  # TruncatedSVD refuses a single column
+        vectors = tfidf.toarray()
+    else:
+        svd = TruncatedSVD(min(width, *tfidf.shape), random_state=seed, n_iter=4)
+        vectors = svd.fit_transform(tfidf)
+    return np.asarray(vectors, np.float32)
 
 
 def _unit(vectors: FloatArray) -> FloatArray:
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.maximum(length, 1e-12)).astype(np.float32)
+    unit: FloatArray = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
+    return unit
 
 
 def read_candidate_features(
@@ -128,14 +150,7 @@ def read_candidate_features(
         level: `item` or `advertiser`.
         collaborative: [N, K] (`read_collaborative`).
     """
-    top = sequences.item_category[:, 0]
-    num_tops = int(top.max(initial=1)) + 1
-    is_used = np.bincount(top, minlength=num_tops)[FIRST_INDEX:] > 0
-    column = np.full(num_tops, -1)
-    column[FIRST_INDEX:][is_used] = np.arange(int(is_used.sum()))
-    has_category = np.flatnonzero(column[top] >= 0)
-    categories = np.zeros((len(top), max(1, int(is_used.sum()))), np.float32)
-    categories[has_category, column[top[has_category]]] = 1
+    categories = _one_hot(sequences.item_category[:, 0])
     if level == "item":
         return CandidateFeatures(np.asarray(item_content), categories, collaborative)
     owner = sequences.item_advertiser
@@ -144,13 +159,24 @@ def read_candidate_features(
     return CandidateFeatures(content, _mean_by(owner, categories, num), collaborative)
 
 
+def _one_hot(category: npt.NDArray[np.int32]) -> FloatArray:
+    """Returns a column for each category that occurs, at least one column; zeros where it is unknown."""
+    row = np.flatnonzero(category >= FIRST_INDEX)
+    distinct, column = np.unique(category[row], return_inverse=True)
+    table = np.zeros((len(category), max(1, len(distinct))), np.float32)
+    table[row, column] = 1
+    return table
+
+
 def _mean_by(owner: npt.NDArray[np.int32], values: FloatArray, num: int) -> FloatArray:
     """Returns the mean row of `values` of each owner, [num, C]; zeros for owners 0 and 1 and for none."""
-    summed = np.zeros((num, values.shape[1]), np.float64)
-    np.add.at(summed, owner, values)
-    mean = summed / np.maximum(np.bincount(owner, minlength=num), 1)[:, None]
+    order = np.argsort(owner, kind="stable")
+    first = np.flatnonzero(run_starts(owner[order]))
+    mean = np.zeros((num, values.shape[1]), np.float32)
+    count = np.diff(first, append=len(owner))[:, None]
+    mean[owner[order[first]]] = np.add.reduceat(values[order], first, axis=0, dtype=np.float64) / count
     mean[:FIRST_INDEX] = 0
-    return mean.astype(np.float32)
+    return mean
 
 
 def read_collaborative(log: PairLog, *, as_of_us: int, width: int = 64, seed: int = 0) -> FloatArray:
@@ -162,27 +188,25 @@ def read_collaborative(log: PairLog, *, as_of_us: int, width: int = 64, seed: in
     Source:
         Cremonesi et al. 2010 (PureSVD), here as the "learned representation" that the candidate tower reads.
     """
-    from scipy.sparse import csr_matrix
-    from scipy.sparse.linalg import svds
+    from scipy.sparse import csr_matrix  # type: ignore[import-untyped, unused-ignore]
+    from scipy.sparse.linalg import svds  # type: ignore[import-untyped, unused-ignore]
 
     row = np.flatnonzero(log.arrived_us < as_of_us)
     first = np.flatnonzero(run_starts(log.user[row], log.candidate[row]))
-    count = np.diff(np.append(first, len(row)))
-    user, candidate = log.user[row[first]], log.candidate[row[first]]
-    users, compact = np.unique(user, return_inverse=True)
-    width = min(width, len(users) - 1, len(np.unique(candidate)) - 1)
+    count = np.diff(first, append=len(row))
+    candidate = log.candidate[row[first]]
+    users, compact = np.unique(log.user[row[first]], return_inverse=True)
+    seen = np.unique(candidate)
+    width = min(width, len(users) - 1, len(seen) - 1)
     if width < 1:
         return np.zeros((log.num_candidates, 1), np.float32)
     matrix = csr_matrix((np.log1p(count), (compact, candidate)), shape=(len(users), log.num_candidates))
     start = np.random.default_rng(seed).standard_normal(min(matrix.shape))
     _, singular, right = svds(matrix, k=width, v0=start)
-    vectors = _fix_signs(right.T[:, ::-1]) * np.sqrt(singular[::-1])
-    seen = np.unique(candidate)
-    vectors /= max(float(vectors[seen].std()), 1e-12)
-    unseen = np.ones(log.num_candidates, bool)
-    unseen[seen] = False
-    vectors[unseen] = 0
-    return vectors.astype(np.float32)
+    found = _fix_signs(right.T[seen, ::-1]) * np.sqrt(singular[::-1])
+    vectors = np.zeros((log.num_candidates, width), np.float32)
+    vectors[seen] = found / max(float(found.std()), 1e-12)
+    return vectors
 
 
 def _fix_signs(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
