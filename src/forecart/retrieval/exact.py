@@ -44,21 +44,32 @@ def search_exact(score_BN: Tensor, *, top_k: int, is_eligible_N: Tensor) -> TopK
         score_BN: overwritten where a candidate is not eligible.
         top_k: K; fewer are listed where fewer are eligible.
         is_eligible_N: bool; padding and unknown are never listed, whatever it says.
+
+    Raises:
+        ValueError: the score of an eligible candidate is NaN.
     """
-    score_BN[:, ~is_eligible_N] = -torch.inf
+    score_BN.masked_fill_(~is_eligible_N, -torch.inf)
     score_BN[:, :FIRST_INDEX] = -torch.inf
-    score_BK, candidate_BK = score_BN.topk(min(top_k, score_BN.shape[1]), dim=1)
-    # topk does not say in which order equal scores come.
-    candidate_BK, by_index = candidate_BK.sort(dim=1)
-    score_BK, by_score = score_BK.gather(1, by_index).sort(dim=1, descending=True, stable=True)
-    candidate = candidate_BK.gather(1, by_score)
-    candidate[torch.isneginf(score_BK)] = 0
+    score_BK, candidate_BK = _top_by_score_then_index(score_BN, min(top_k, score_BN.shape[1]))
+    if score_BK[:, :1].isnan().any():  # NaN sorts before every number
+        raise ValueError("a score is a number, NaN arrived: the model has diverged")
+    candidate_BK[score_BK.isneginf()] = 0
+    padding = ((0, 0), (0, top_k - score_BK.shape[1]))
     return TopK(
-        _padded(candidate.cpu().numpy().astype(np.int32), top_k, 0),
-        _padded(score_BK.cpu().numpy(), top_k, -np.inf),
+        np.pad(candidate_BK.cpu().numpy().astype(np.int32), padding),
+        np.pad(score_BK.cpu().numpy(), padding, constant_values=-np.inf),
     )
 
 
-def _padded(array: npt.NDArray[np.generic], width: int, filler: float) -> npt.NDArray[np.generic]:
-    missing = width - array.shape[1]
-    return np.pad(array, ((0, 0), (0, missing)), constant_values=filler) if missing > 0 else array
+def _top_by_score_then_index(score_BN: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    score_BK, candidate_BK = score_BN.topk(top_k, dim=1)
+    # topk promises nothing about equal scores, neither their order nor which of them are the last of the K.
+    candidate_BK, by_index = candidate_BK.sort(dim=1)
+    score_BK, by_score = score_BK.gather(1, by_index).sort(dim=1, descending=True, stable=True)
+    candidate_BK = candidate_BK.gather(1, by_score)
+    last_B1 = score_BK[:, -1:]
+    is_tied_B = ((score_BN >= last_B1).sum(dim=1) > top_k) & ~last_B1[:, 0].isneginf()
+    if is_tied_B.any():
+        sorted_score, by_score = score_BN[is_tied_B].sort(dim=1, descending=True, stable=True)
+        score_BK[is_tied_B], candidate_BK[is_tied_B] = sorted_score[:, :top_k], by_score[:, :top_k]
+    return score_BK, candidate_BK
