@@ -1,7 +1,7 @@
 """Which candidates may be listed at all, decided before the top K so that lists fill up.
 
 Takes the catalogue and the population; gives a mask over candidates. It fails closed: what the rules cannot
-read is not eligible.
+read is not eligible, so an item without a category is not while a category is denied.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ class EligibilityRules(BaseModel):
     available: list[str] = ["in_stock", "in stock", "preorder", "backorder"]
     """Values of the catalogue's availability that may be listed; a product that says nothing may be."""
     denied_categories: list[str] = Field(default_factory=list)
-    """Category paths that may not be listed, with everything below them."""
+    """Category paths that may not be listed, with all below them; nor may an item without a category."""
     denied_advertisers: list[str] = Field(default_factory=list)
     """Advertiser ids that may not be listed, with their products."""
     min_advertiser_users: int = Field(default=0, ge=0)
@@ -45,8 +45,16 @@ def read_eligibility(
     """Returns the mask over candidates of a level, [N].
 
     An advertiser is eligible when it breaks no rule of its own and at least one of its products is eligible,
-    or it has no product in the catalogue. An item that is not in the catalogue is eligible when its
-    advertiser is.
+    or it has no product at all. An item whose advertiser is unknown is not eligible. An item that is not in
+    the catalogue is eligible when its advertiser is and no category is denied.
+
+    Args:
+        rules: what may be listed.
+        sequences: vocabularies, and the advertiser of each item.
+        catalogue: of the events stage; what is said of an item there counts.
+        advertiser_log: events by user and advertiser.
+        level: which candidates.
+        as_of_us: only events that arrived before count towards `min_advertiser_users`.
     """
     is_advertiser = _allowed_advertisers(rules, sequences, advertiser_log, as_of_us)
     is_item = is_advertiser[sequences.item_advertiser] & _allowed_products(rules, sequences, catalogue)
@@ -74,14 +82,18 @@ def _allowed_advertisers(
 
 
 def _allowed_products(rules: EligibilityRules, sequences: Sequences, catalogue: pl.DataFrame) -> BoolArray:
-    category = pl.col(columns.CATEGORY).fill_null("")
-    denied = [
-        (category == path) | category.str.starts_with(path + CATEGORY_SEPARATOR)
-        for path in rules.denied_categories
-    ]
-    availability = pl.col(columns.AVAILABILITY).str.to_lowercase()
-    is_out = availability.is_not_null() & ~availability.is_in([value.lower() for value in rules.available])
-    out = catalogue.filter(pl.any_horizontal(is_out, *denied))
-    is_allowed = np.ones(len(sequences.items), bool)
-    is_allowed[sequences.items.index(out[columns.ITEM_ID])] = False
+    availability = pl.col(columns.AVAILABILITY).str.strip_chars().str.to_lowercase()
+    is_available = availability.is_in([value.lower() for value in rules.available])
+    is_kept = (availability.fill_null("") == "") | is_available
+    if rules.denied_categories:
+        # A separator at the end, so that "Food" is above "Food > Fruit" and not above "Foodstuff".
+        path = pl.col(columns.CATEGORY).str.to_lowercase() + CATEGORY_SEPARATOR
+        prefixes = [denied.lower() + CATEGORY_SEPARATOR for denied in rules.denied_categories]
+        is_denied = pl.any_horizontal(path.str.starts_with(prefix) for prefix in prefixes)
+        is_kept &= ~is_denied & (pl.col(columns.CATEGORY) != "")
+    # What the catalogue does not list is of no known category.
+    is_allowed = np.full(len(sequences.items), not rules.denied_categories)
+    is_allowed[sequences.items.index(catalogue[columns.ITEM_ID])] = catalogue.select(
+        is_kept.fill_null(False)
+    ).to_series()
     return is_allowed
