@@ -4,10 +4,12 @@ A `Reporter` is handed down to whatever takes long; nothing below the command li
 """
 
 import time
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_INDENT: Final = " " * 11
 
 
 class Reporter(Protocol):
@@ -17,10 +19,10 @@ class Reporter(Protocol):
         """Tells that a stage begins, or that it was found complete and is skipped."""
 
     def progress(self, label: str, done: int, total: int | None, note: str = "") -> None:
-        """Tells how far one piece of work is; a new label ends the piece before."""
+        """Tells how far one piece of work is; a new label or stage ends the piece before."""
 
     def say(self, text: str) -> None:
-        """Tells a remark."""
+        """Tells a remark, also in the middle of a piece of work."""
 
 
 class SilentReporter:
@@ -49,16 +51,14 @@ class ConsoleReporter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._end_piece()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._end_piece(is_done=kind is None)
 
     def stage(self, name: str, *, is_done: bool = False) -> None:
         """Prints the stage's name and how long the whole run has taken so far."""
         self._end_piece()
         elapsed_s = time.perf_counter() - self._started_s
-        self._console.print(
-            f"[{elapsed_s:6.1f} s] {name}{': complete, skipped' if is_done else ''}", markup=False
-        )
+        self._print(f"[{elapsed_s:6.1f} s] {name}{': complete, skipped' if is_done else ''}")
 
     def progress(self, label: str, done: int, total: int | None, note: str = "") -> None:
         """Moves the bar of this piece of work."""
@@ -70,29 +70,34 @@ class ConsoleReporter:
             self._bar.update(self._task, completed=done, total=total, note=note)
 
     def say(self, text: str) -> None:
-        """Prints a line."""
-        self._end_piece()
-        self._console.print(f"           {text}", markup=False)
+        """Prints a line, above the bar where there is one."""
+        self._print(f"{_INDENT}{text}")
+
+    def _print(self, line: str) -> None:
+        # Soft: a file or a pipe gets one line for one, however long.
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _begin_piece(self, label: str) -> None:
         self._label = label
         if self._console.is_terminal:
             self._bar = Progress(
-                TextColumn("           {task.description}"),
+                TextColumn(f"{_INDENT}{{task.description}}", markup=False),
                 BarColumn(),
                 TextColumn("{task.completed:,.0f}"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 console=self._console,
                 transient=True,
             )
             self._task = self._bar.add_task(label, total=None, note="")
             self._bar.start()
 
-    def _end_piece(self) -> None:
+    def _end_piece(self, *, is_done: bool = True) -> None:
         if self._bar is not None:
             self._bar.stop()
         if self._label:
-            self._console.print(f"           {self._label}: done {self._note}".rstrip(), markup=False)
+            self._print(
+                f"{_INDENT}{self._label}: {'done' if is_done else 'not finished'} {self._note}".rstrip()
+            )
         self._bar, self._task, self._label, self._note = None, None, "", ""
