@@ -5,35 +5,22 @@ Takes a `TowerBatch`; gives [B, D]. An event is the sum of what is known of it: 
 No table grows with the number of items but the static features, which are not weights.
 """
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Callable
+from typing import Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from forecart import columns
 from forecart.model.layers import HashedEmbedding, Mlp, PackedLayout, PackedSelfAttention, TransformerBlock
+from forecart.model.settings import ModelSettings
 from forecart.model.tensors import TowerBatch
 from forecart.sequences.batches import TIME_FEATURES
 
-Pooling = Literal["cls", "mean", "last"]
 _NUM_TYPES: Final = len(columns.EVENT_TYPES) + 1
 # Starts small beside the static features, which carry what generalises.
 ID_SCALE: Final = 0.15
-
-
-@dataclass(frozen=True)
-class EncoderShape:
-    """The sizes of an event encoder; see `ModelSettings` for their meaning."""
-
-    width: int
-    num_layers: int
-    num_heads: int
-    history_length: int
-    pooling: Pooling
-    dropout: float
-    id_rows: int
-    is_causal: bool = False
 
 
 class EventEncoder(nn.Module):
@@ -42,35 +29,39 @@ class EventEncoder(nn.Module):
     Args:
         advertiser_static_AF: static features of all advertisers, a buffer that is not saved.
         item_static_IF: static features of all items, likewise.
-        shape: sizes, pooling, and whether the blocks are causal.
+        settings: sizes and pooling; at least one layer.
+        is_causal: rows read a prefix of their history (`dense_all_action`): the state at its last event.
     """
 
     advertiser_static_AF: Tensor
     item_static_IF: Tensor
 
-    def __init__(self, advertiser_static_AF: Tensor, item_static_IF: Tensor, *, shape: EncoderShape) -> None:
+    def __init__(
+        self,
+        advertiser_static_AF: Tensor,
+        item_static_IF: Tensor,
+        *,
+        settings: ModelSettings,
+        is_causal: bool = False,
+    ) -> None:
         super().__init__()
-        width = shape.width
-        self.shape = shape
+        width = settings.width
+        self.pooling = settings.pooling
+        self.is_causal = is_causal
         self.register_buffer("advertiser_static_AF", advertiser_static_AF, persistent=False)
         self.register_buffer("item_static_IF", item_static_IF, persistent=False)
         self.advertiser = nn.Linear(advertiser_static_AF.shape[1], width, bias=False)
         self.item = nn.Linear(item_static_IF.shape[1], width, bias=False)
-        self.advertiser_id = HashedEmbedding(shape.id_rows, width)
+        self.advertiser_id = HashedEmbedding(settings.id_rows, width)
         self.event_type = nn.Embedding(_NUM_TYPES, width)
-        self.position = nn.Embedding(shape.history_length, width)
+        self.position = nn.Embedding(settings.history_length, width)
         self.numbers = nn.Linear(len(TIME_FEATURES) + 1, width)
         self.first_token = nn.Parameter(torch.zeros(width))
-        self.blocks = nn.ModuleList(self._block() for _ in range(shape.num_layers))
+        self.blocks = nn.ModuleList(_build_block(settings, is_causal) for _ in range(settings.num_layers - 1))
+        self.last_block = _build_block(settings, is_causal)
         self.norm = nn.LayerNorm(width)
         nn.init.normal_(self.event_type.weight, std=0.1)
         nn.init.normal_(self.position.weight, std=0.02)
-
-    def _block(self) -> TransformerBlock:
-        width, dropout = self.shape.width, self.shape.dropout
-        attention = PackedSelfAttention(width, num_heads=self.shape.num_heads, is_causal=self.shape.is_causal)
-        mlp = Mlp(width, hidden=2 * width, width_out=width, dropout=dropout)
-        return TransformerBlock(attention, mlp, width=width, dropout=dropout)
 
     def forward(self, batch: TowerBatch) -> Tensor:
         """Return [B, D]."""
@@ -78,7 +69,7 @@ class EventEncoder(nn.Module):
         layout = PackedLayout.from_offsets(offsets)
         for block in self.blocks:
             x_TD = block(x_TD, layout)
-        state_BD: Tensor = self.norm(self._pool(x_TD, offsets, batch))
+        state_BD: Tensor = self.norm(self._pool_last_block(x_TD, layout, offsets, batch))
         return state_BD
 
     def embed_events(self, batch: TowerBatch) -> Tensor:
@@ -86,9 +77,17 @@ class EventEncoder(nn.Module):
         numbers_TF = torch.cat([batch.time_TF, batch.log_price_T[:, None]], dim=1)
         x_TD: Tensor = self.numbers(numbers_TF) + self.event_type(batch.event_type_T)
         x_TD = x_TD + self.position(batch.position_T)
-        x_TD = x_TD + self.advertiser(self.advertiser_static_AF[batch.advertiser_T])
-        x_TD = x_TD + ID_SCALE * self.advertiser_id(batch.advertiser_T)
-        return x_TD + self.item(self.item_static_IF[batch.item_T])
+        advertiser_TD = _of_distinct(self._advertiser_vectors, batch.advertiser_T)
+        return x_TD + advertiser_TD + _of_distinct(self._item_vectors, batch.item_T)
+
+    def _advertiser_vectors(self, index_U: Tensor) -> Tensor:
+        static_UD, id_UD = self.advertiser(self.advertiser_static_AF[index_U]), self.advertiser_id(index_U)
+        vector_UD: Tensor = static_UD + ID_SCALE * id_UD
+        return vector_UD
+
+    def _item_vectors(self, index_U: Tensor) -> Tensor:
+        vector_UD: Tensor = self.item(self.item_static_IF[index_U])
+        return vector_UD
 
     def _with_first_token(self, x_TD: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """Put the first token in front of each history: it is the pooled state, or the empty one."""
@@ -98,15 +97,34 @@ class EventEncoder(nn.Module):
         place_T = torch.arange(x_TD.shape[0], device=x_TD.device) + history_T + 1
         return wide_TD.index_copy(0, place_T, x_TD), offsets + torch.arange(num + 1, device=x_TD.device)
 
-    def _pool(self, x_TD: Tensor, offsets: Tensor, batch: TowerBatch) -> Tensor:
-        first_B = offsets[batch.history_B]
-        if self.shape.is_causal or self.shape.pooling == "last":
-            # Event t of history s stands at t + s + 1; an empty history falls back on its first token.
-            place_B = torch.where(batch.last_event_B < 0, first_B, batch.last_event_B + batch.history_B + 1)
-            return x_TD[place_B]
-        if self.shape.pooling == "cls":
-            return x_TD[first_B]
-        return _segment_means(x_TD, offsets)[batch.history_B]
+    def _pool_last_block(
+        self, x_TD: Tensor, layout: PackedLayout, offsets: Tensor, batch: TowerBatch
+    ) -> Tensor:
+        """Run the last block and pool; where one event stands for its history, only that one is computed."""
+        if self.is_causal:
+            # Event t of history s stands at t + s + 1; an empty prefix falls back on the first token.
+            event_B = batch.last_event_B + batch.history_B + 1
+            place_B = torch.where(batch.last_event_B < 0, offsets[batch.history_B], event_B)
+            return self.last_block.forward(x_TD, layout).index_select(0, place_B)
+        if self.pooling == "mean":
+            mean_SD = _segment_means(self.last_block.forward(x_TD, layout), offsets)
+            return mean_SD.index_select(0, batch.history_B)
+        place_S = offsets[:-1] if self.pooling == "cls" else offsets[1:] - 1
+        return self.last_block.pool(x_TD, place_S, layout).index_select(0, batch.history_B)
+
+
+def _build_block(settings: ModelSettings, is_causal: bool) -> TransformerBlock:
+    width, dropout = settings.width, settings.dropout
+    attention = PackedSelfAttention(width, num_heads=settings.num_heads, is_causal=is_causal)
+    mlp = Mlp(width, hidden=2 * width, width_out=width, dropout=dropout)
+    return TransformerBlock(attention, mlp, width=width, dropout=dropout)
+
+
+def _of_distinct(encode: Callable[[Tensor], Tensor], index_T: Tensor) -> Tensor:
+    """Return `encode(index_T)`, having encoded each index once: the events of a batch share few."""
+    distinct_U, place_T = torch.unique(index_T, return_inverse=True)
+    # Not `encode(...)[place_T]`: on several CPU threads the gradient of that depends on their race.
+    return F.embedding(place_T, encode(distinct_U))
 
 
 def _segment_means(x_TD: Tensor, offsets: Tensor) -> Tensor:

@@ -105,10 +105,11 @@ def full_softmax_loss(
     positive_BN[positive_row_P, positive_column_P] = True
     if mask_other_positives:
         out_BN = positive_BN if masked_BN is None else positive_BN | masked_BN
-        rest_P = _masked_logsumexp(logit_BN, out_BN)[positive_row_P]
+        rest_P = _masked_logsumexp(logit_BN, out_BN).index_select(0, positive_row_P)
         return _weighted_mean(torch.logaddexp(rest_P, logit_P) - logit_P, weight_P)
     kept_BN = None if masked_BN is None else masked_BN & ~positive_BN
-    return _weighted_mean(_masked_logsumexp(logit_BN, kept_BN)[positive_row_P] - logit_P, weight_P)
+    all_P = _masked_logsumexp(logit_BN, kept_BN).index_select(0, positive_row_P)
+    return _weighted_mean(all_P - logit_P, weight_P)
 
 
 def sampled_softmax_loss(
@@ -164,7 +165,7 @@ def sampled_softmax_loss(
     _check_shares(shared)
     negative_B = _negative_logsumexp(shared, own, alpha_neg)
     logit_P = _widen(positives.logit_P)
-    negative_P = negative_B[positives.row_P]
+    negative_P = negative_B.index_select(0, positives.row_P)
     if form == "corrected":
         uncertainty_P = torch.sigmoid(negative_P - logit_P).detach()
         return _weighted_mean(uncertainty_P * (negative_P - logit_P), positives.weight_P)

@@ -1,8 +1,11 @@
 """The settings of a two-tower model, free of torch so that a configuration can be read without it."""
 
-from typing import Literal
+from typing import Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+MIN_TEMPERATURE: Final = 0.01
+MAX_TEMPERATURE: Final = 1.0
 
 
 class ModelSettings(BaseModel):
@@ -29,7 +32,7 @@ class ModelSettings(BaseModel):
     collaborative_width: int = Field(default=64, ge=0)
     """Width of the co-conversion vectors that the candidate tower reads; 0 for none."""
     feature_dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Share of candidates whose co-conversion vector is hidden in training, so that content learns to serve."""
+    """Share of candidates whose co-conversion vector is hidden in training, so that content learns too."""
     id_embedding: Literal["none", "hashed"] = "hashed"
     """A hashed embedding of the candidate's own id beside its features."""
     id_rows: PositiveInt = 1 << 14
@@ -40,5 +43,13 @@ class ModelSettings(BaseModel):
     """Hidden width of the own-history term."""
     own_tower_share: float = Field(default=1.0, ge=0, le=1)
     """How much of the tower score counts for candidates of the user's own history."""
-    temperature: PositiveFloat = 0.1
+    temperature: float = Field(default=0.1, ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)
     """Where the learned temperature starts."""
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Self:
+        if self.num_layers and self.width % self.num_heads:
+            raise ValueError(
+                f"width is a multiple of num_heads, {self.width} and {self.num_heads} arrived: change one"
+            )
+        return self

@@ -5,20 +5,41 @@ the score that comes from the user's own history. Advertisers and items share th
 it is depends on the features it is given.
 """
 
+import math
+from dataclasses import dataclass
 from typing import Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from forecart.model.event_encoder import ID_SCALE
-from forecart.model.layers import HashedEmbedding, Mlp
+from forecart.model.event_encoder import ID_SCALE, EventEncoder
+from forecart.model.layers import Dropout, HashedEmbedding, Mlp
+from forecart.model.settings import ModelSettings
+from forecart.model.tensors import TowerBatch
 from forecart.sequences.own_history import FEATURES
 
 _NUM_FEATURES: Final = len(FEATURES)
 _GATE_WIDTH: Final = 16
 # Brings a tower logit, of order ten, into the range of the standardised features.
 _LOGIT_SCALE: Final = 0.3
+
+
+@dataclass(frozen=True)
+class StaticFeatures:
+    """What the towers are built on; none of it is a weight.
+
+    Attributes:
+        advertiser_AF: static features of advertisers, read by the event encoder.
+        item_IF: static features of items, likewise.
+        candidate_NF: static features of the candidates, co-conversion columns first.
+        num_collaborative: how many columns of `candidate_NF` those are.
+    """
+
+    advertiser_AF: Tensor
+    item_IF: Tensor
+    candidate_NF: Tensor
+    num_collaborative: int
 
 
 class StandardScaler(nn.Module):
@@ -100,7 +121,7 @@ class HistorySummary(nn.Module):
     """A weighted sum of static features over *all* candidates of a user's history, [B, D].
 
     The encoder sees the latest L events; this sees every candidate there ever was, weighted by its own
-    statistics.
+    statistics. Divided by the length of the weights, so that long histories have no longer vectors.
     """
 
     static_NF: Tensor
@@ -110,19 +131,71 @@ class HistorySummary(nn.Module):
         self.register_buffer("static_NF", static_NF, persistent=False)
         self.gate = Mlp(_NUM_FEATURES, hidden=_GATE_WIDTH, width_out=1)
         self.linear = nn.Linear(static_NF.shape[1], width, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         _start_as_identity(self.linear, num_collaborative)
 
-    def forward(
-        self, feature_MF: Tensor, mass_M: Tensor, row_M: Tensor, candidate_M: Tensor, num_rows: int
-    ) -> Tensor:
-        """Return [B, D]; zeros for a row without history."""
-        weight_M = self.dropout(F.softplus(self.gate(feature_MF)[:, 0]) * mass_M)
-        weighted_MF = weight_M[:, None] * self.static_NF[candidate_M]
-        summed_BF = weighted_MF.new_zeros(num_rows, weighted_MF.shape[1]).index_add(0, row_M, weighted_MF)
-        square_B = weight_M.new_zeros(num_rows).index_add(0, row_M, weight_M.square())
+    def forward(self, feature_MF: Tensor, batch: TowerBatch) -> Tensor:
+        """Return [B, D], given the standardised features of the own pairs; zeros for a row without any."""
+        weight_M = self.dropout(F.softplus(self.gate(feature_MF)[:, 0].float()) * batch.own_mass_M)
+        row_B = torch.arange(batch.num_rows, device=weight_M.device)
+        # A bag of pairs per row: the features of all pairs, [M, F], are never in memory at once.
+        summed_BF = F.embedding_bag(
+            batch.own_candidate_M,
+            self.static_NF,
+            torch.searchsorted(batch.own_row_M, row_B),
+            mode="sum",
+            per_sample_weights=weight_M,
+        )
+        square_B = weight_M.new_zeros(batch.num_rows).index_add(0, batch.own_row_M, weight_M.square())
         out_BD: Tensor = self.linear(summed_BF) / (square_B + 1e-6).sqrt()[:, None]
         return out_BD
+
+
+class UserTower(nn.Module):
+    """A user's history -> unit vector: the encoder's state plus the summary's, each where there is one.
+
+    Args:
+        static: features of advertisers, items and candidates.
+        settings: the architecture.
+        is_causal: whether rows of one user share a pass of the encoder.
+    """
+
+    def __init__(self, static: StaticFeatures, *, settings: ModelSettings, is_causal: bool) -> None:
+        super().__init__()
+        width = settings.width
+        self.width = width
+        self.encoder: EventEncoder | None = None
+        self.summary: HistorySummary | None = None
+        if settings.num_layers:
+            self.encoder = EventEncoder(
+                static.advertiser_AF, static.item_IF, settings=settings, is_causal=is_causal
+            )
+            self.from_state = nn.Linear(width, width)
+            std = 0.02 if settings.use_summary else 1 / math.sqrt(width)
+            nn.init.normal_(self.from_state.weight, std=std)
+        if settings.use_summary:
+            self.summary = HistorySummary(
+                static.candidate_NF,
+                num_collaborative=static.num_collaborative,
+                width=width,
+                dropout=settings.dropout,
+            )
+            self.from_summary = nn.Linear(width, width, bias=False)
+            nn.init.eye_(self.from_summary.weight)
+
+    def forward(self, batch: TowerBatch, own_feature_MF: Tensor) -> Tensor:
+        """Return unit vectors [B, D]; the zero vector for a row that nothing is known of.
+
+        Args:
+            batch: the rows.
+            own_feature_MF: standardised features of the own pairs.
+        """
+        vector_BD = torch.zeros(batch.num_rows, self.width, device=batch.offsets.device)
+        if self.encoder is not None:
+            vector_BD = vector_BD + self.from_state(self.encoder(batch))
+        if self.summary is not None:
+            vector_BD = vector_BD + self.from_summary(self.summary(own_feature_MF, batch))
+        return F.normalize(vector_BD, dim=-1)
 
 
 class OwnHistoryTerm(nn.Module):
@@ -141,8 +214,8 @@ class OwnHistoryTerm(nn.Module):
     def forward(self, feature_MF: Tensor, tower_logit_M: Tensor) -> Tensor:
         """Return [M], to be added to the tower logit."""
         kept_M = self.tower_share * tower_logit_M
-        inputs = torch.cat([feature_MF, _LOGIT_SCALE * kept_M[:, None]], dim=1)
-        return self.mlp(inputs)[:, 0] + kept_M - tower_logit_M
+        term_M1: Tensor = self.mlp(torch.cat([feature_MF, _LOGIT_SCALE * kept_M[:, None]], dim=1))
+        return term_M1[:, 0] + kept_M - tower_logit_M
 
 
 def _start_as_identity(linear: nn.Linear, num_columns: int) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from forecart.model.losses import (
@@ -101,49 +102,88 @@ class Objective:
 
     def _sampled(self, model: TwoTower, batch: TowerBatch, generator: torch.Generator) -> Tensor:
         pool = self.negatives.draw(batch.positive_P, generator=generator)
-        user_BD = model.encode_users(batch)
-        prior_N = model.prior_logit(batch.log_share_NS)
-        logit_BN = user_BD @ model.encode_candidates(pool.index_N).T / model.temperature()
-        positives = RowCandidates(batch.positive_row_P, batch.positive_P)
+        logits = _SampledLogits.of(model, batch, pool.index_N)
         own = RowCandidates(batch.own_row_M, batch.own_candidate_M)
-        out = [positives]
+        never_negative = [RowCandidates(batch.positive_row_P, batch.positive_P)]
         if self.settings.mask_own_future:
-            out.append(RowCandidates(batch.future_row_H, batch.future_H))
-        shared = SharedNegatives(
-            logit_BN + prior_N[pool.index_N],
-            pool.log_q_N,
-            masked_BN=mask_accidental_hits(pool.index_N, *out, own, num_rows=batch.num_rows),
-        )
-        tower_M = model.own_tower_logits(batch, user_BD)
-        own_M = tower_M + model.own_logit(batch, tower_M) + prior_N[batch.own_candidate_M]
-        is_masked_M = mask_pairs(own, *out, num_candidates=model.num_candidates)
+            never_negative.append(RowCandidates(batch.future_row_H, batch.future_H))
         return sampled_softmax_loss(
             Positives(
-                _positive_logits(model, batch, user_BD, own_M),
+                logits.positive_P,
                 batch.positive_row_P,
                 weight_P=self._weights(batch),
                 log_q_P=self.negatives.log_q(batch.positive_P, num_positives=len(batch.positive_P)),
                 count_P=count_in_pool(pool.index_N, batch.positive_P),
             ),
-            shared=[shared],
-            own=OwnNegatives(own_M, batch.own_row_M, masked_M=is_masked_M),
+            shared=[
+                SharedNegatives(
+                    logits.pool_BN,
+                    pool.log_q_N,
+                    masked_BN=mask_accidental_hits(
+                        pool.index_N, *never_negative, own, num_rows=batch.num_rows
+                    ),
+                )
+            ],
+            own=OwnNegatives(
+                logits.own_M,
+                batch.own_row_M,
+                masked_M=mask_pairs(own, *never_negative, num_candidates=model.num_candidates),
+            ),
             alpha_pos=self.settings.alpha_pos,
             alpha_neg=self.settings.alpha_neg,
             form=self.settings.form,
         )
 
 
-def _positive_logits(model: TwoTower, batch: TowerBatch, user_BD: Tensor, own_M: Tensor) -> Tensor:
-    """Return [P]: the logit of the own pair where the positive is one, else tower and prior."""
-    distinct_U, inverse_P = torch.unique(batch.positive_P, return_inverse=True)
-    vector_PD = model.encode_candidates(distinct_U)[inverse_P]
-    logit_P = model.pair_logits(user_BD, batch.positive_row_P, vector_PD)
-    logit_P = logit_P + model.prior_logit(batch.log_share_NS)[batch.positive_P]
+@dataclass(frozen=True)
+class _SampledLogits:
+    """The logits that a sampled loss reads.
+
+    Attributes:
+        pool_BN: of the pool's candidates, without the own-history term.
+        own_M: of the own pairs, with it.
+        positive_P: of the positives, with it where the positive is an own pair.
+    """
+
+    pool_BN: Tensor
+    own_M: Tensor
+    positive_P: Tensor
+
+    @classmethod
+    def of(cls, model: TwoTower, batch: TowerBatch, pool_N: Tensor) -> "_SampledLogits":
+        """Return the logits; each candidate that is needed is encoded once."""
+        wanted = [pool_N, batch.positive_P]
+        if model.needs_own_vectors:
+            wanted.append(batch.own_candidate_M)
+        is_wanted_V = torch.zeros(model.num_candidates, dtype=torch.bool, device=pool_N.device)
+        is_wanted_V[torch.cat(wanted)] = True
+        place_V = is_wanted_V.cumsum(0) - 1
+        vector_UD = model.encode_candidates(is_wanted_V.nonzero()[:, 0])
+        user_BD, prior_V = model.encode_users(batch), model.prior_logit(batch.log_share_NS)
+
+        def tower_logits(row_M: Tensor, candidate_M: Tensor) -> Tensor:
+            return model.pair_logits(user_BD, row_M, F.embedding(place_V[candidate_M], vector_UD))
+
+        pool_BN = user_BD @ F.embedding(place_V[pool_N], vector_UD).T / model.temperature()
+        if model.needs_own_vectors:
+            own_M = tower_logits(batch.own_row_M, batch.own_candidate_M)
+        else:
+            own_M = torch.zeros(len(batch.own_row_M), device=pool_N.device)
+        own_M = own_M + model.own_logit(batch, own_M) + prior_V.index_select(0, batch.own_candidate_M)
+        positive_P = tower_logits(batch.positive_row_P, batch.positive_P) + prior_V.index_select(
+            0, batch.positive_P
+        )
+        positive_P = _with_own_term(positive_P, own_M, batch, model.num_candidates)
+        return cls(pool_BN + prior_V.index_select(0, pool_N), own_M, positive_P)
+
+
+def _with_own_term(logit_P: Tensor, own_M: Tensor, batch: TowerBatch, num_candidates: int) -> Tensor:
+    """Return [P]: the logit of the own pair where the positive is one."""
     if len(own_M) == 0:
         return logit_P
     # Own pairs ascend by (row, candidate), so a positive is found by bisection.
-    key_M = batch.own_row_M * model.num_candidates + batch.own_candidate_M
-    key_P = batch.positive_row_P * model.num_candidates + batch.positive_P
+    key_M = batch.own_row_M * num_candidates + batch.own_candidate_M
+    key_P = batch.positive_row_P * num_candidates + batch.positive_P
     place_P = torch.searchsorted(key_M, key_P).clamp(max=len(key_M) - 1)
     return torch.where(key_M[place_P] == key_P, own_M[place_P], logit_P)
 
