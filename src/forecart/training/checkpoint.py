@@ -1,6 +1,6 @@
 """Checkpoints that resume bitwise: every tensor of a run in safetensors, its payload hashed.
 
-Takes tensors and the step; gives folders `checkpoint-<step>` of which the newest two are kept. Reading goes
+Takes tensors and facts; gives folders `checkpoint-<step>` of which the newest two are kept. Reading goes
 from the newest to the oldest and skips a damaged one, so a run that died while writing loses some steps and
 nothing else. No random state is stored: each step derives its own generator from the seed and its number.
 """
@@ -19,6 +19,8 @@ from forecart import artifacts
 from forecart.errors import ArtifactError
 
 _TENSORS: Final = "state.safetensors"
+# Beside the manifest and not in it: what the manifest says of itself is not hashed.
+_FACTS: Final = "facts.json"
 _PREFIX: Final = "checkpoint-"
 _NUM_KEPT: Final = 2
 
@@ -39,13 +41,19 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint and removes all but the newest two."""
-    target = folder / f"{_PREFIX}{checkpoint.step:08d}"
+    """Writes a checkpoint; of the others only the newest one before it stays.
+
+    One of a later step is damaged, or the run would have gone on from there.
+    """
+    target = _folder_of(folder, checkpoint.step)
     shutil.rmtree(target, ignore_errors=True)
     write_tensors(target / _TENSORS, checkpoint.tensors)
-    artifacts.complete_stage(target, "checkpoint", {"step": checkpoint.step, "facts": checkpoint.facts})
-    for old in _folders(folder)[_NUM_KEPT:]:
-        shutil.rmtree(old)
+    artifacts.write_json(target / _FACTS, {"step": checkpoint.step, "facts": checkpoint.facts})
+    artifacts.complete_stage(target, "checkpoint", {})
+    earlier = [path for path in _folders(folder) if path.name < target.name]
+    for path in _folders(folder):
+        if path != target and path not in earlier[: _NUM_KEPT - 1]:
+            shutil.rmtree(path)
 
 
 def load_newest_checkpoint(folder: Path) -> Checkpoint | None:
@@ -59,7 +67,7 @@ def load_newest_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Removes every checkpoint of a run that is finished."""
+    """Removes every checkpoint of a run whose weights are saved elsewhere."""
     for path in _folders(folder):
         shutil.rmtree(path)
 
@@ -83,13 +91,20 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def _folder_of(folder: Path, step: int) -> Path:
+    return folder / f"{_PREFIX}{step:08d}"
+
+
 def _folders(folder: Path) -> list[Path]:
+    """Returns all checkpoints, whole or not, newest first."""
     return sorted(folder.glob(f"{_PREFIX}*"), reverse=True)
 
 
 def _load(path: Path) -> Checkpoint:
     manifest = artifacts.read_json(path / artifacts.MANIFEST)
-    for name, expected in manifest["files"].items():
-        if not (path / name).exists() or artifacts.hash_file(path / name) != expected:
-            raise ArtifactError(f"{path / name} is not what its manifest says: the checkpoint is damaged")
-    return Checkpoint(manifest["step"], read_tensors(path / _TENSORS), manifest["facts"])
+    if manifest.get("files") != artifacts.hash_folder(path):
+        raise ArtifactError(
+            f"the files of {path} must be what its manifest says, they are not: it is damaged"
+        )
+    facts = artifacts.read_json(path / _FACTS)
+    return Checkpoint(facts["step"], read_tensors(path / _TENSORS), facts["facts"])

@@ -1,12 +1,14 @@
 """The order of training: which (user, cut) rows make up each step's batch, by seed and epoch alone.
 
 Takes labels; gives batches of row numbers. A batch holds rows of one cut (of one group of cuts for the dense
-objective), so that its candidates share one prior. The order is a pure function of (seed, epoch): a resumed
-run needs no generator state.
+objective), so that its candidates share one prior. The batches of a cut are of about one size: a remainder of
+a few rows would weigh as much as a full batch. The order is a pure function of (seed, epoch): a resumed run
+needs no generator state.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +55,7 @@ class Examples:
     @property
     def steps_per_epoch(self) -> int:
         """How many batches an epoch has, the same for every epoch."""
-        return sum(-(-len(rows) // self._rows_per_batch(rows)) for rows in self._groups())
+        return sum(self._num_batches(rows) for rows in self._groups)
 
     def batch(self, rows: IndexArray) -> Batch:
         """Returns the batch of these rows, with labels."""
@@ -64,7 +66,7 @@ class Examples:
     def order(self, epoch: int) -> list[IndexArray]:
         """Returns the rows of each batch of an epoch, shuffled within and between cuts."""
         generator = np.random.default_rng([self.seed, epoch])
-        batches = [batch for rows in self._groups() for batch in self._split(rows, generator)]
+        batches = [batch for rows in self._groups for batch in self._split(rows, generator)]
         return [batches[at] for at in generator.permutation(len(batches))]
 
     def batches(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
@@ -72,25 +74,22 @@ class Examples:
         for rows in self.order(epoch)[first:]:
             yield self.batch(rows)
 
+    @cached_property
     def _groups(self) -> list[IndexArray]:
         """Rows by cut, or by run of `cuts_per_history` consecutive cuts."""
         cuts, at = np.unique(self.labels.cut_us, return_inverse=True)
-        size = self.settings.cuts_per_history if self._is_dense else 1
+        is_dense = self.settings.objective == "dense_all_action"
+        size = self.settings.cuts_per_history if is_dense else 1
         return [np.flatnonzero(at // size == group) for group in range(-(-len(cuts) // size))]
 
-    @property
-    def _is_dense(self) -> bool:
-        return self.settings.objective == "dense_all_action"
-
-    def _rows_per_batch(self, rows: IndexArray) -> int:
-        return min(self.settings.batch_rows, len(rows)) if len(rows) else 1
+    def _num_batches(self, rows: IndexArray) -> int:
+        return -(-len(rows) // self.settings.batch_rows)
 
     def _split(self, rows: IndexArray, generator: np.random.Generator) -> list[IndexArray]:
-        """Splits one group into batches; the rows of a user stay together when they share a history."""
-        users = self.labels.user_index[rows]
-        rank = generator.permutation(int(users.max()) + 1)[users]
-        shuffled = rows[np.lexsort((self.labels.cut_us[rows], rank))]
-        size = self._rows_per_batch(rows)
-        parts = [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
+        """Splits one group into batches of about one size; the rows of a user stay together."""
+        users, user = np.unique(self.labels.user_index[rows], return_inverse=True)
+        place = generator.permutation(len(users))[user]
+        shuffled = rows[np.lexsort((self.labels.cut_us[rows], place))]
+        parts = np.array_split(shuffled, self._num_batches(rows))
         # Within a batch by user, so that reading memory-mapped histories goes forward.
         return [part[np.lexsort((self.labels.cut_us[part], self.labels.user_index[part]))] for part in parts]

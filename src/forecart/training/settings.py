@@ -38,7 +38,7 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     objective: Objective = "all_action"
-    """`next`: the first conversion; `all_action`: all in the window; `dense_all_action`: at many cuts at once."""
+    """`next`: one conversion; `all_action`: all of the window; `dense_all_action`: those of many cuts."""
     loss: LossSettings = LossSettings()
     num_epochs: PositiveInt = 4
     batch_rows: PositiveInt = 256
