@@ -174,6 +174,16 @@ def test_the_gap_of_a_pair_last_seen_years_ago_is_not_cut_short():
     assert feature(own, "months_since_last") == pytest.approx(400 / 30)
 
 
+def test_a_view_does_not_make_the_groups_last_visit_of_years_ago_newer():
+    events = [Event(2, "checkout", 3, 0, 0), Event(2, "checkout", 3, 0, 50 * 4), Event(2, "view", 4, 0, 9)]
+    own = read(events, 1000 * DAY)
+    assert own.candidate.tolist() == [3, 4]
+    # Days since the last visit over the gap between two: 400 at most, over 50.
+    assert feature(own, "category_due") == 5
+    assert feature(own, "log_days_since_category") == pytest.approx(math.log(401))
+    assert [feature(own, "is_latest_of_category", pair) for pair in (0, 1)] == [1, 0]
+
+
 def test_a_basket_that_arrives_in_parts_is_one_visit_from_its_first_part_on():
     basket = [Event(2, "checkout", 3, 0, 0, late=8), Event(2, "checkout", 3, 0, 0, late=2)]
     own = read(basket, 4 * QUARTER)

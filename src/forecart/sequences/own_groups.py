@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forecart.sequences.build import Sequences
-from forecart.sequences.population import FloatArray
+from forecart.sequences.population import NEVER_DAYS, FloatArray
 from forecart.sequences.split import Level
 from forecart.sequences.vocabulary import UNKNOWN_INDEX
 
@@ -64,7 +64,8 @@ def group_features(
     Args:
         row: [M], position of the user in the batch.
         group: [M, 2], category and family of the pair's candidate.
-        own: pair statistics: visits, visits_30d, visits_120d, first, last.
+        own: pair statistics: visits, visits_30d, visits_120d, and the days since the first visit and since
+            the last, 0 and infinity without one.
     """
     named: dict[str, FloatArray] = {}
     for at, kind in enumerate(GROUPS):
@@ -86,6 +87,8 @@ def _one_kind(key: npt.NDArray[np.int64], own: dict[str, FloatArray]) -> list[Fl
     np.maximum.at(first, member, own["first"])
     last, first = last[member], first[member]
     gap = np.where(visits > 1, (first - last) / np.maximum(visits - 1, 1), 30)
+    is_latest = own["last"] <= last + 0.01
+    last = np.minimum(last, NEVER_DAYS)
     return [
         np.log1p(visits),
         np.log1p(recent),
@@ -94,5 +97,5 @@ def _one_kind(key: npt.NDArray[np.int64], own: dict[str, FloatArray]) -> list[Fl
         np.minimum(last / np.maximum(gap, 1), _MAX_DUE),
         np.log((own["visits"] + 1e-2) / (visits + 1e-1)),
         np.log((own["visits_120d"] + 1e-3) / (steady + 1e-2)),
-        (own["last"] <= last + 0.01).astype(np.float32),
+        is_latest.astype(np.float32),
     ]

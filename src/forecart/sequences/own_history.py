@@ -170,11 +170,11 @@ class _PairEvents:
         }
 
     def _first_and_last_conversion(self) -> tuple[FloatArray, FloatArray]:
-        """Days since each pair's first conversion and since its last; 0 and `NEVER_DAYS` without one."""
+        """Days since each pair's first conversion and since its last; 0 and infinity without one."""
         pair, age_days = self.pair[self.conversion], self.age_days[self.conversion]
         is_first, is_last = run_starts(pair), run_ends(pair)
         first_days = np.zeros(self.num_pairs, np.float32)
-        last_days = np.full(self.num_pairs, NEVER_DAYS, np.float32)
+        last_days = np.full(self.num_pairs, np.inf, np.float32)
         first_days[pair[is_first]] = age_days[is_first]
         last_days[pair[is_last]] = age_days[is_last]
         return first_days, last_days
