@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal
 import typer
 from rich.columns import Columns
 from rich.table import Table
+from rich.text import Text
 
 import forecart
 from forecart import columns
@@ -19,6 +20,7 @@ from forecart.cli.terminal import (
     examples,
     make_console,
     print_json,
+    to_printable,
     told,
 )
 
@@ -125,7 +127,6 @@ def _list_table(plural: str, rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _plain(text: str) -> str:
-    """Ids and titles are other people's words: nothing in them is markup or a control sequence."""
-    printable = "".join(character if character.isprintable() else "?" for character in text)
-    return printable.replace("[", r"\[")
+def _plain(text: str) -> Text:
+    """Ids and titles are other people's words: nothing in them is markup or steers the terminal."""
+    return Text(to_printable(text))

@@ -94,7 +94,8 @@ def _read_sample(quarantine: Path, num_rows: int) -> list[dict[str, Any]]:
 def _print_facts(facts: dict[str, Any]) -> None:
     if facts["is_accepted"]:
         _print_counts("log", facts["counts"])
-        _print_counts("catalogue", facts["catalogue"])
+        if facts["catalogue"]["rows_read"]:
+            _print_counts("catalogue", facts["catalogue"])
         typer.echo(f"users: {facts['num_users']:,}")
         typer.echo(f"first event: {facts['first_occurred_at']}")
         typer.echo(f"last event:  {facts['last_occurred_at']}")

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from forecart import columns
 from forecart.cli.config_text import comment, to_key, to_toml
+from forecart.cli.terminal import to_printable
 from forecart.config import RunConfig, parse_config
 from forecart.events.guess import Guess
 
@@ -110,7 +111,7 @@ def propose(guess: Guess, events: Path, catalogue: Path | None, output: Path) ->
     source = guess.source | paths | ({"catalogue": _relative(catalogue, output)} if catalogue else {})
     num_bytes = events.stat().st_size
     text = _TEMPLATE.format(
-        log=_printable(events.name),
+        log=to_printable(events.name),
         sentences="\n".join(line for sentence in guess.sentences for line in _bullet(sentence)),
         name=to_toml(_to_name(events)),
         source=_render_source(source),
@@ -171,13 +172,8 @@ _TABLES: Final = {
 }
 
 
-def _printable(text: str) -> str:
-    """A line break in a name or a value must not end the comment it is quoted in."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
 def _bullet(sentence: str) -> list[str]:
-    lines = comment(_printable(sentence))
+    lines = comment(to_printable(sentence))
     return [f"# - {line[2:]}" if number == 0 else f"#   {line[2:]}" for number, line in enumerate(lines)]
 
 

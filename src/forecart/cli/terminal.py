@@ -37,7 +37,7 @@ class ErrorsAsLines(TyperGroup):
         try:
             return super().invoke(ctx)
         except ForecartError as error:
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            typer.echo(f"error: {to_printable(' '.join(str(error).split()))}", err=True)
             raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt:
             typer.echo("interrupted: the same command again continues where this one stopped", err=True)
@@ -63,6 +63,11 @@ def make_console() -> Console:
     """Returns the console of results: as wide as the terminal, or wide enough for a pipe."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=_PIPE_COLUMNS)
+
+
+def to_printable(text: str) -> str:
+    """Returns a text of somebody else's with what could steer a terminal or break a line replaced."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def print_json(value: Any) -> None:
