@@ -20,12 +20,12 @@ _ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\
 
 def render_config(config: BaseModel) -> str:
     """Returns the whole configuration as commented TOML."""
-    return "\n".join(_render_section(config, ())).lstrip("\n") + "\n"
+    return "\n".join(_render_section(config, ())) + "\n"
 
 
 def _render_section(section: BaseModel, path: tuple[str, ...]) -> Iterator[str]:
     if path:
-        yield f"\n[{'.'.join(path)}]"
+        yield f"[{'.'.join(path)}]"
     sections = []
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
