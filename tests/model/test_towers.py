@@ -133,17 +133,28 @@ def test_the_user_tower_has_the_parts_that_are_asked_for_and_no_idle_weight(worl
         assert all(weight.grad is not None for weight in tower.parameters())
 
 
+def test_the_own_term_starts_by_preferring_frequent_and_recent_candidates():
+    term = OwnHistoryTerm(8, tower_share=0.0)
+    plain = torch.zeros(1, len(FEATURES))
+    frequent, long_ago = plain.clone(), plain.clone()
+    frequent[0, FEATURES.index("log_visits_120d")] = 1
+    long_ago[0, FEATURES.index("log_days_since_any")] = 1
+    nothing = torch.zeros(1)
+    assert term(frequent, nothing) > term(plain, nothing) > term(long_ago, nothing) > 0
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_the_own_term_replaces_the_rest_of_the_tower_logit(share):
     torch.manual_seed(0)
     term = OwnHistoryTerm(8, tower_share=share)
+    torch.nn.init.normal_(term.mlp.to_output.weight)
     feature_MF, logit_M = torch.randn(5, len(FEATURES)), torch.randn(5, requires_grad=True)
     total_M = logit_M + term(feature_MF, logit_M)
     for m in range(5):
         inputs = torch.cat([feature_MF[m], 0.3 * share * logit_M[m, None]])
         hidden = term.mlp.to_hidden(inputs)
         hidden = 0.5 * hidden * (1 + torch.erf(hidden / math.sqrt(2)))
-        expected = term.mlp.to_output(hidden)[0] + share * logit_M[m]
+        expected = term.mlp.to_output(hidden)[0] + term.linear(feature_MF[m])[0] + share * logit_M[m]
         torch.testing.assert_close(total_M[m], expected, rtol=1e-4, atol=1e-5)
     (grad_M,) = torch.autograd.grad(total_M.sum(), logit_M)
     assert (grad_M != 0).all() == (share > 0)

@@ -40,7 +40,8 @@ def naive_score(model, batch, cosine, row, candidate):
     scaled_F = (batch.own_feature_MF[own[0]] - model.scaler.mean_F) / model.scaler.scale_F
     share = model.settings.own_tower_share
     inputs = torch.cat([scaled_F.clamp(-10, 10), torch.tensor([0.3 * share * tower])])
-    return score - tower + share * tower + float(model.own.mlp(inputs)[0])
+    term = float(model.own.mlp(inputs)[0]) + float(model.own.linear(scaled_F.clamp(-10, 10))[0])
+    return score - tower + share * tower + term
 
 
 CASES = {

@@ -43,7 +43,7 @@ class ModelSettings(BaseModel):
     """Hidden width of the own-history term."""
     own_tower_share: float = Field(default=1.0, ge=0, le=1)
     """How much of the tower score counts for candidates of the user's own history."""
-    temperature: float = Field(default=0.1, ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)
+    temperature: float = Field(default=0.3, ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)
     """Where the learned temperature starts."""
 
     @model_validator(mode="after")
