@@ -19,13 +19,13 @@ class CurveWriter:
         # Imported here: it takes a second, and only training needs it.
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
     def step(self, progress: Progress) -> None:
         """Writes loss and throughput of every tenth step."""
@@ -39,4 +39,4 @@ class CurveWriter:
             self._write(f"validation/{name}", value, entry["step"])
 
     def _write(self, name: str, value: float, step: int) -> None:
-        self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+        self._writer.add_scalar(name, value, step)
