@@ -12,7 +12,7 @@ from forecart.model.settings import ModelSettings
 from forecart.model.tensors import to_tensors
 from forecart.training.objective import Objective
 from forecart.training.settings import LossSettings, TrainingSettings
-from planted_world import DAY, START, random_world
+from planted_world import DAY, START, cycle_world, random_world
 
 CUTS = START + DAY * np.array([15, 20, 25])
 
@@ -215,3 +215,25 @@ def test_masked_future_gets_no_gradient(world, batch):
         )
         loss.backward()
         assert (score_BN.grad[pairs] == 0).all() == is_masked
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", ["full", "sampled"])
+def test_two_threads_do_not_race_for_the_gradient(two_threads, kind):
+    """`x[index]` does from 32,768 numbers on: its gradient is summed in the order the threads arrive."""
+    world = cycle_world(num_users=400)
+    settings = TrainingSettings(batch_rows=400, loss=LossSettings(kind=kind, num_negatives=8))
+    examples = world.examples(START + DAY * np.array([14]), settings, length=8)
+    batch = to_tensors(next(examples.batches(0)), torch.device("cpu"))
+    model = world.model(ModelSettings(width=32, history_length=8, id_rows=64, dropout=0.0, feature_dropout=0))
+    objective = Objective.build(settings.loss, examples.labels.candidate, model.num_candidates)
+    assert 32 * len(batch.own_row_M) > 100_000
+    first, *others = [loss_and_gradient(objective, model, batch)[1] for _ in range(6)]
+    assert all(torch.equal(first, other) for other in others)
