@@ -3,9 +3,10 @@
 Prints row, what must hold, figure, threshold and pass, and exits with 1 where a row does not hold. A row is
 a function that returns its figure and whether it is within the threshold. Most rows count the tests that
 prove them: all of the named tests have to pass, and one that is skipped, marked as a known failure or gone
-does not. A row that nothing measures yet does not hold.
+does not.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -15,15 +16,13 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
-
-
-class NotMeasuredError(Exception):
-    """A row has no measurement yet."""
+MAX_PEAK_GB, MAX_AGAIN_S = 8.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,8 @@ def measure_r8() -> Outcome:
         "tests/events/test_events_ingest.py::test_first_arrival_of_an_id_wins_whatever_the_order",
         "tests/sequences/test_build.py::test_order_and_partitions_of_the_log_do_not_matter",
         "tests/sequences/test_build.py::test_what_arrives_later_changes_no_byte",
-        least=6,
+        "tests/e2e/test_log_damage.py::test_a_shuffled_duplicated_poisoned_log_gives_the_same_candidates",
+        least=7,
     )
 
 
@@ -89,7 +89,8 @@ def measure_r9() -> Outcome:
         "tests/events/test_events_ingest.py::test_garbage_in_parquet_is_found_by_row",
         "tests/events/test_events_ingest.py::test_more_than_two_percent_stops_the_run_but_shows_the_rows",
         "tests/events/test_events_ingest.py::test_a_fixed_log_replayed_is_the_clean_store",
-        least=5,
+        "tests/e2e/test_log_damage.py::test_one_percent_of_garbage_gives_the_same_candidates",
+        least=6,
     )
 
 
@@ -122,25 +123,36 @@ def measure_e2() -> Outcome:
 
 
 def measure_l9() -> Outcome:
-    raise NotMeasuredError("the whole pipeline on 100k events, and a second run of it")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            first_s, first = run_pipeline(folder)
+            again_s, again = run_pipeline(folder)
+        except subprocess.CalledProcessError as error:
+            return Outcome(f"the pipeline failed: {error.stderr[-200:]}", False)
+    stages = ", ".join(f"{name} {seconds:.0f}" for name, seconds in first["seconds"].items())
+    figure = f"{first['peak_gb']:.1f} GB; again {again_s:.1f} s; first {first_s:.0f} s: {stages}"
+    is_skipped = len(first["worked"]) >= 7 and not again["worked"]
+    return Outcome(figure, is_skipped and first["peak_gb"] <= MAX_PEAK_GB and again_s <= MAX_AGAIN_S)
+
+
+def run_pipeline(folder: str) -> tuple[float, dict[str, Any]]:
+    """Runs the whole pipeline in a process of its own: how long that took, and what it tells of itself."""
+    command = [sys.executable, "-m", "benchmarks.pipeline", folder]
+    start_s = time.monotonic()
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    elapsed_s = time.monotonic() - start_s
+    return elapsed_s, json.loads(process.stdout)
 
 
 ROWS = (
     Row("R7", "training killed at random steps ends in the same weights", "bitwise equal", measure_r7),
     Row("R8", "a shuffled, duplicated or future-poisoned log changes no artifact", "all pass", measure_r8),
-    Row("R9", "1 % garbage: the same store, exactly those rows in quarantine", "all pass", measure_r9),
+    Row("R9", "1 % garbage: the same candidates, exactly those rows in quarantine", "all pass", measure_r9),
     Row("S1", "nothing unpickles or evaluates; malicious files are refused", "all pass", measure_s1),
     Row("E1", "measures agree with independent oracles to 1e-9", "all pass", measure_e1),
     Row("E2", "what arrives after the cut-off changes nothing", "all pass", measure_e2),
     Row("L9", "the whole pipeline; a run again with nothing new", "<= 8 GB; <= 10 s", measure_l9),
 )
-
-
-def run_row(row: Row) -> Outcome:
-    try:
-        return row.measure()
-    except NotMeasuredError as missing:
-        return Outcome(f"not measured: {missing}", False)
 
 
 def main(names: list[str]) -> int:
@@ -154,7 +166,7 @@ def main(names: list[str]) -> int:
         if names and row.name not in names:
             continue
         start = time.monotonic()
-        outcomes.append(run_row(row))
+        outcomes.append(row.measure())
         verdict = "yes" if outcomes[-1].passed else "NO"
         seconds = f"{time.monotonic() - start:.0f}"
         table.add_row(row.name, row.must_hold, outcomes[-1].figure, row.threshold, verdict, seconds)
