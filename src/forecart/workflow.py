@@ -39,6 +39,7 @@ from forecart.sequences.batches import BatchBuilder
 from forecart.sequences.build import Sequences, build_sequences, sequences_key
 from forecart.sequences.pair_log import PairLog
 from forecart.sequences.split import Level
+from forecart.training.checkpoint import remove_checkpoints
 from forecart.training.curves import CurveWriter
 from forecart.training.loop import Progress, Trainer
 from forecart.training.objective import Objective
@@ -150,9 +151,8 @@ class Workflow:
         if not self.config.split.test_cuts:
             return self.folder / "candidates"
         path = self.folder / artifacts.REPORT
-        artifacts.write_text(
-            path, render_report(artifacts.read_json(self.folder / "evaluation" / "report.json"))
-        )
+        figures = artifacts.read_json(self.folder / "evaluation" / "report.json")
+        artifacts.write_text(path, render_report(figures))
         return path
 
     # --- what the stages share ------------------------------------------------------------------------
@@ -226,11 +226,10 @@ class Workflow:
                 seed=self.config.seed,
             )
             examples = prepare_examples(
-                self.data,
-                self.pair_logs[level],
+                self._builder(level),
                 level=level,
                 contract=self.config.labels,
-                settings=(target.model, target.training),
+                settings=target.training,
                 learn_until_us=until,
                 seed=seed,
             )
@@ -251,6 +250,7 @@ class Workflow:
                 )
                 curve = trainer.run()
             save_trained(folder, model.cpu(), features=features, level=level, is_causal=is_causal)
+            remove_checkpoints(folder)
             facts = {"curve": curve, "num_parameters": num_parameters, "num_rows": examples.num_rows}
             artifacts.complete_stage(folder, key, facts)
 

@@ -4,9 +4,10 @@ Takes sequences, the label contract and settings; gives `Examples`. Everything h
 `learn_until_us`: labels, statistics, features and the own future know nothing that arrived later.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
-from forecart.model.settings import ModelSettings
 from forecart.sequences.batches import BatchBuilder
 from forecart.sequences.build import Sequences
 from forecart.sequences.own_groups import read_candidate_groups
@@ -33,38 +34,37 @@ def read_pair_logs(sequences: Sequences, contract: LabelContract) -> dict[Level,
 
 
 def prepare_examples(
-    sequences: Sequences,
-    log: PairLog,
+    builder: BatchBuilder,
     *,
     level: Level,
     contract: LabelContract,
-    settings: tuple[ModelSettings, TrainingSettings],
+    settings: TrainingSettings,
     learn_until_us: int,
     seed: int,
 ) -> Examples:
     """Returns the training rows of one model.
 
     Cuts without history before them have no rows; only users with a conversion before the cut do.
+
+    Args:
+        builder: of the model's batches; its own future is limited to `learn_until_us` here.
+        level: of the candidates.
+        contract: of the labels.
+        settings: of the training.
+        learn_until_us: what arrived later is not read.
+        seed: of the order of the rows.
     """
-    model, training = settings
-    if training.objective == "next":
+    if settings.objective == "next":
         contract = contract.model_copy(update={"max_positives": 1})
     cuts = training_cuts(
         learn_until_us,
         window_days=contract.window_days,
         gap_days=contract.gap_days,
         num_cuts=contract.cuts_per_user,
-        stride_days=training.cut_stride_days,
+        stride_days=settings.cut_stride_days,
     )
     labels = label_windows(
-        sequences.histories, cuts_us=cuts, contract=contract, level=level, known_before_us=learn_until_us
+        builder.histories, cuts_us=cuts, contract=contract, level=level, known_before_us=learn_until_us
     )
-    builder = BatchBuilder(
-        histories=sequences.histories,
-        log=log,
-        history_length=model.history_length,
-        is_causal=training.objective == "dense_all_action",
-        known_before_us=learn_until_us,
-    )
-    populations = {int(cut): read_population(log, int(cut)) for cut in np.unique(labels.cut_us)}
-    return Examples(builder, labels, populations, training, seed)
+    populations = {int(cut): read_population(builder.log, int(cut)) for cut in np.unique(labels.cut_us)}
+    return Examples(replace(builder, known_before_us=learn_until_us), labels, populations, settings, seed)
