@@ -78,7 +78,7 @@ def _memory_gb() -> float:
 
 
 def _commit() -> str:
-    """The commit of the checkout that this code runs from; of an installed package its version says enough."""
+    """The commit of the checkout that this code runs from; for an installed package its version will do."""
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],

@@ -17,7 +17,7 @@ from forecart.errors import DataError
 from forecart.events.lines import read_line_blocks
 from forecart.events.readers import find_kind, read_column_names, read_table
 from forecart.events.schema import DEFECT, RowRules, TimeUnit
-from forecart.events.validation import EARLIEST_US, LATEST_US, is_blank, parse_text, parse_time
+from forecart.events.validation import EARLIEST_US, LATEST_US, is_blank, parse_time
 
 _NAMES: Final[dict[str, str]] = {
     c.EVENT_ID: "event_id eventid uuid message_id insert_id row_id",
@@ -165,8 +165,3 @@ def _try_time(values: pl.Series, unit: TimeUnit, pattern: str | None) -> TimeGue
     is_plausible = micros.is_between(EARLIEST_US, LATEST_US).fill_null(False)
     is_present = frame.select(~is_blank("v", values.dtype)).to_series()
     return TimeGuess(unit, pattern, int(is_plausible.sum()) / max(int(is_present.sum()), 1))
-
-
-def as_texts(values: pl.Series) -> pl.Series:
-    """Returns a column's values as the texts the ingest will see."""
-    return values.alias("v").to_frame().select(parse_text("v", values.dtype)).to_series()

@@ -15,7 +15,7 @@ import polars as pl
 import torch
 
 from forecart import artifacts, columns
-from forecart.retrieval.exact import TopK, search_exact, score_exact
+from forecart.retrieval.exact import TopK, score_exact, search_exact
 from forecart.retrieval.scorer import ModelScorer
 from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 
