@@ -74,7 +74,7 @@ class InBatchNegatives:
 
     def log_q(self, index: Tensor, *, num_positives: int) -> Tensor:
         """Return log expected counts of `index` among `num_positives` draws of positives."""
-        return _log_expected(self.is_set, (self.log_prob_V[index], num_positives))
+        return _log_expected(self.is_set, (_at(self.log_prob_V, index), num_positives))
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class SampledNegatives:
 
     def log_q(self, index: Tensor, *, num_positives: int) -> Tensor:
         """Return log expected counts of `index` among this sampler's draws; `num_positives` is not used."""
-        return _log_expected(self.is_set, (self.log_prob_V[index], self.num_negatives))
+        return _log_expected(self.is_set, (_at(self.log_prob_V, index), self.num_negatives))
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Return int64 [num_negatives] draws with replacement; the same generator state, the same draws."""
@@ -143,9 +143,9 @@ class MixedNegatives:
 
     def log_q(self, index: Tensor, *, num_positives: int) -> Tensor:
         """Return log expected counts of `index` over both streams together."""
-        in_batch = (self.in_batch.log_prob_V[index], num_positives)
+        in_batch = (_at(self.in_batch.log_prob_V, index), num_positives)
         return _log_expected(
-            self.is_set, in_batch, (self.sampled.log_prob_V[index], self.sampled.num_negatives)
+            self.is_set, in_batch, (_at(self.sampled.log_prob_V, index), self.sampled.num_negatives)
         )
 
 
@@ -297,3 +297,8 @@ def _log_expected(is_set: bool, *streams: tuple[Tensor, float]) -> Tensor:
 
 def _log(value: float) -> float:
     return float(np.log(value)) if value > 0 else -float("inf")
+
+
+def _at(log_prob_V: Tensor, index: Tensor) -> Tensor:
+    # The table of a large vocabulary stays where it was built; only what is asked for goes to the device.
+    return log_prob_V[index.to(log_prob_V.device)].to(index.device)

@@ -55,7 +55,9 @@ def prepare_examples(
         seed: of the order of the rows.
     """
     if settings.objective == "next":
-        contract = contract.model_copy(update={"max_positives": 1})
+        # Of equal weights the earliest is kept: the first conversion, whatever its type.
+        equal = dict.fromkeys(contract.positives, 1.0)
+        contract = contract.model_copy(update={"positives": equal, "max_positives": 1})
     cuts = training_cuts(
         learn_until_us,
         window_days=contract.window_days,
