@@ -8,7 +8,7 @@ Shapes: B rows, T events of all rows, D width, H heads, L longest row of a bucke
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -217,54 +217,22 @@ class Mlp(nn.Module):
         return out_BD
 
 
-class SwiGluMlp(nn.Module):
-    """Gated MLP, (silu(x W_gate) * x W_up) W_down; about 2/3 of an `Mlp`'s hidden width costs the same.
-
-    Args:
-        width: D, in and out.
-        hidden: of the gated layer.
-        dropout: share of hidden units set to zero in training.
-
-    Source:
-        Shazeer 2020, "GLU Variants Improve Transformer".
-    """
-
-    def __init__(self, width: int, *, hidden: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.to_gate_and_up = nn.Linear(width, 2 * hidden, bias=False)
-        self.dropout = Dropout(dropout)
-        self.to_output = nn.Linear(hidden, width, bias=False)
-
-    def forward(self, x_TD: Tensor) -> Tensor:
-        """Return [..., D]."""
-        gate, up = self.to_gate_and_up(x_TD).chunk(2, dim=-1)
-        out_TD: Tensor = self.to_output(self.dropout(F.silu(gate) * up))
-        return out_TD
-
-
 class TransformerBlock(nn.Module):
     """Pre-norm block: x + attention(norm(x)), then x + mlp(norm(x)).
 
     Args:
         attention: over the packed batch.
-        mlp: of the same width, for example `SwiGluMlp` or `Mlp`.
+        mlp: of the same width.
         width: D.
         dropout: on both branches, in training.
-        norm: builds a norm from a width: `nn.LayerNorm`, `nn.RMSNorm`.
     """
 
     def __init__(
-        self,
-        attention: PackedSelfAttention,
-        mlp: nn.Module,
-        *,
-        width: int,
-        dropout: float = 0.0,
-        norm: Callable[[int], nn.Module] = nn.LayerNorm,
+        self, attention: PackedSelfAttention, mlp: nn.Module, *, width: int, dropout: float = 0.0
     ) -> None:
         super().__init__()
         self.attention, self.mlp = attention, mlp
-        self.attention_norm, self.mlp_norm = norm(width), norm(width)
+        self.attention_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.dropout = Dropout(dropout)
 
     def forward(self, x_TD: Tensor, layout: PackedLayout) -> Tensor:
