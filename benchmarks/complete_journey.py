@@ -1,7 +1,7 @@
 """The figures of record on Complete Journey: `python -m benchmarks.complete_journey [--seeds 3]`.
 
 Runs the demo configuration with several seeds (what is complete is only read), prints the means over seeds of
-both targets with the interval of each difference, the encoder's own gain and the candidates without a training
+both targets with intervals of the differences, the encoder's own gain and the candidates without a training
 event, and writes `results/complete_journey.json`. `--content none` is the ablation without content.
 """
 
