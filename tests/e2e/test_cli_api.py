@@ -70,12 +70,13 @@ def test_an_unfinished_run_says_what_to_do(nano, tmp_path):
         run.candidates("item")
 
 
-def test_the_example_runs_and_is_short(nano, tmp_path):
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_the_examples_run_and_are_short(nano, tmp_path, path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "nano").symlink_to(nano.folder)
-    path = ROOT / "examples" / "quickstart.py"
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith(("#", '"""'))]
     assert len(lines) < 10
-    result = subprocess.run([sys.executable, path], cwd=tmp_path, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-W", "error", path]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "report.html" in result.stdout and "rank" in result.stdout
