@@ -41,7 +41,7 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """EvaluationSettings of an evaluation.
+    """How an evaluation is done.
 
     Attributes:
         level: `advertiser` or `item`.

@@ -1,7 +1,7 @@
 """The curves of a training run as TensorBoard events.
 
-Takes progress and epochs; leaves an event file. Telling nothing is no error: without tensorboard installed
-the curves are in the manifest and in the report all the same.
+Takes progress and epochs; leaves an event file. It is for watching a run: what the report shows of the curves
+comes from the manifest.
 """
 
 from pathlib import Path
