@@ -18,12 +18,11 @@ from forecart.errors import ArtifactError, ConfigError, ForecartError, NotFoundE
 from forecart.evaluation.people import read_titles, recent_events
 from forecart.events.ingest import CATALOGUE_FILE
 from forecart.observe import Reporter
-from forecart.sequences.split import Level
+from forecart.sequences.split import PLURAL, Level
 
 if TYPE_CHECKING:
     from forecart.workflow import Workflow
 
-_PLURAL: Final[dict[str, str]] = {"advertiser": "advertisers", "item": "products"}
 _EXTRA: Final = ("torch", "safetensors", "scipy", "sklearn", "tensorboard")
 _NUM_EXAMPLES: Final = 3
 _END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC)
@@ -118,15 +117,15 @@ class Run:
         return read_titles(self.folder / "events" / CATALOGUE_FILE)
 
     def _scan_candidates(self, level: Level) -> pl.LazyFrame:
-        if level not in _PLURAL:
+        if level not in PLURAL:
             raise ConfigError(f"a level is advertiser or item, {level!r} arrived")
-        folder = self.folder / "candidates" / _PLURAL[level]
+        folder = self.folder / "candidates" / PLURAL[level]
         if (folder / artifacts.MANIFEST).is_file():
             return pl.scan_parquet(sorted(folder.glob("part-*.parquet")))
         if level not in self.config.levels:
-            raise ArtifactError(f"{self.folder} has no {_PLURAL[level]}, its configuration leaves them out")
+            raise ArtifactError(f"{self.folder} has no {PLURAL[level]}, its configuration leaves them out")
         raise ArtifactError(
-            f"{self.folder} has no candidate {_PLURAL[level]} yet: run `forecart candidates generate CONFIG`"
+            f"{self.folder} has no candidate {PLURAL[level]} yet: run `forecart candidates generate CONFIG`"
         )
 
     def _say_unknown(self, user_id: str, lists: pl.LazyFrame) -> str:

@@ -35,6 +35,8 @@ LIST: Final = "list"
 CUT: Final = "cut"
 RANK: Final = "rank"
 SCORE: Final = "score"
+IS_REPEAT: Final = "is_repeat"
+AS_OF: Final = "as_of"
 
 # The canonical event types. An event type's code is its position here plus one; 0 is padding.
 # Append only: a code keeps its meaning for life.

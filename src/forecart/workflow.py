@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from forecart import artifacts, columns
+from forecart import artifacts
 from forecart.config import RunConfig, to_us
 from forecart.errors import ArtifactError
 from forecart.evaluation.people import build_examples, to_moment
@@ -38,7 +38,7 @@ from forecart.retrieval.scorer import ModelScorer
 from forecart.sequences.batches import BatchBuilder
 from forecart.sequences.build import Sequences, build_sequences, sequences_key
 from forecart.sequences.pair_log import PairLog
-from forecart.sequences.split import Level
+from forecart.sequences.split import ID_COLUMN, PLURAL, SECTION, Level
 from forecart.training.checkpoint import remove_checkpoints
 from forecart.training.curves import CurveWriter
 from forecart.training.loop import Progress, Trainer
@@ -47,9 +47,6 @@ from forecart.training.prepare import prepare_examples, read_pair_logs
 from forecart.training.trained_model import build_model, load_trained, read_features, save_trained
 
 NO_ENCODER: Final = "no_encoder"
-SECTION: Final[dict[Level, str]] = {"advertiser": "next_advertiser", "item": "next_product"}
-PLURAL: Final[dict[Level, str]] = {"advertiser": "advertisers", "item": "products"}
-ID_COLUMN: Final[dict[Level, str]] = {"advertiser": columns.ADVERTISER_ID, "item": columns.ITEM_ID}
 
 
 class Workflow:

@@ -42,7 +42,7 @@ def embed(model, builder, population, users=USERS):
 def test_cosine_bias_and_term_add_up_to_the_model_s_score(world, level, is_causal, given):
     model, builder, population = parts_of(world, level=level, is_causal=is_causal, **given)
     candidates, users = embed(model, builder, population)
-    score_BN = (users.vector_BD @ candidates.vector_ND.T + candidates.bias_N).numpy().astype(np.float64)
+    score_BN = (users.vector_BD @ candidates.vector_ND.T + candidates.prior_N).numpy().astype(np.float64)
     for row, candidate, term in zip(users.own_row_M, users.own_candidate_M, users.own_term_M, strict=True):
         score_BN[row, candidate] += float(term)
     batch = builder.build(USERS, np.full(len(USERS), CUT), population=population)

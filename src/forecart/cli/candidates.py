@@ -1,6 +1,6 @@
 """`forecart candidates`: lists for everyone, and one user's list beside the user's history."""
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.columns import Columns
@@ -23,11 +23,11 @@ from forecart.cli.terminal import (
     to_printable,
     told,
 )
+from forecart.sequences.split import PLURAL
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 Choice = Literal["advertiser", "item", "both"]
-_PLURAL: Final = {"advertiser": "advertisers", "item": "products"}
 
 
 @app.callback()
@@ -75,7 +75,7 @@ def show(
     console = make_console()
     console.print(f"user {user}, as of {found['as_of']}", markup=False)
     tables = [_events_table(found["events"])]
-    tables += [_list_table(plural, found[plural]) for plural in _PLURAL.values() if plural in found]
+    tables += [_list_table(plural, found[plural]) for plural in PLURAL.values() if plural in found]
     console.print(Columns(tables, padding=(0, 3)))
 
 
@@ -87,17 +87,17 @@ def read_lists(run: forecart.Run, user_id: str, *, level: Choice, limit: int) ->
     """
     levels = run.config.levels if level == "both" else [level]
     lists = {one: run.candidates(one, user_id=user_id) for one in levels}
-    as_of = next(iter(lists.values()))["as_of"][0]
+    as_of = next(iter(lists.values()))[columns.AS_OF][0]
     return {
         "user_id": user_id,
         "as_of": as_of.isoformat(timespec="seconds"),
         "events": run.events(user_id, before=as_of, limit=limit),
-        **{_PLURAL[one]: _to_rows(run, lists[one].head(limit).to_dicts()) for one in levels},
+        **{PLURAL[one]: _to_rows(run, lists[one].head(limit).to_dicts()) for one in levels},
     }
 
 
 def _to_rows(run: forecart.Run, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    shown = [{key: row[key] for key in row if key not in (columns.USER_ID, "as_of")} for row in rows]
+    shown = [{key: row[key] for key in row if key not in (columns.USER_ID, columns.AS_OF)} for row in rows]
     return [
         row | ({columns.TITLE: run.titles.get(row[columns.ITEM_ID])} if columns.ITEM_ID in row else {})
         for row in shown
@@ -122,7 +122,7 @@ def _list_table(plural: str, rows: list[dict[str, Any]]) -> Table:
     table.add_column("before")
     for row in rows:
         name = row.get(columns.TITLE) or row[id_column]
-        known = "yes" if row["is_repeat"] else ""
+        known = "yes" if row[columns.IS_REPEAT] else ""
         table.add_row(str(row[columns.RANK]), _plain(name), f"{row[columns.SCORE]:.3f}", known)
     return table
 

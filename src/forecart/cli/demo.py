@@ -8,6 +8,7 @@ import typer
 import forecart
 from forecart.cli.run import show_result
 from forecart.cli.terminal import JsonOption, OutputOption, QuietOption, examples, told
+from forecart.sequences.split import SECTION
 
 
 def add_to(app: typer.Typer) -> None:
@@ -47,5 +48,5 @@ def _override(config: forecart.RunConfig, *, seed: int | None, seeds: int | None
     if seeds is not None:
         for level in config.levels:
             target = config.target(level).model_copy(update={"num_seeds": seeds})
-            changes["next_advertiser" if level == "advertiser" else "next_product"] = target
+            changes[SECTION[level]] = target
     return config.model_copy(update=changes)

@@ -1,6 +1,6 @@
 """Vectors and prior of every candidate, as of a cut.
 
-Takes a trained model and the population at the cut; gives what a search needs: unit vectors, a bias per
+Takes a trained model and the population at the cut; gives what a search needs: unit vectors, a prior per
 candidate, and the temperature that brings both to one scale.
 """
 
@@ -19,12 +19,12 @@ class CandidateEmbeddings:
 
     Attributes:
         vector_ND: unit vectors.
-        bias_N: the prior in units of score: prior logit times temperature.
+        prior_N: the prior in units of score: prior logit times temperature.
         temperature: of the model; score = logit * temperature, so that a score without terms is the cosine.
     """
 
     vector_ND: Tensor
-    bias_N: Tensor
+    prior_N: Tensor
     temperature: float
 
 
@@ -36,6 +36,6 @@ def embed_candidates(model: TwoTower, population: Population) -> CandidateEmbedd
     temperature = model.temperature()
     return CandidateEmbeddings(
         vector_ND=model.encode_candidates(),
-        bias_N=model.prior_logit(log_share_NS) * temperature,
+        prior_N=model.prior_logit(log_share_NS) * temperature,
         temperature=float(temperature),
     )

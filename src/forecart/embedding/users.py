@@ -27,7 +27,7 @@ class UserEmbeddings:
         vector_BD: unit vectors; zeros for a user of whom nothing is known.
         own_row_M: position of the user in the batch.
         own_candidate_M: candidate index.
-        own_term_M: what is added to cosine and bias, in units of score.
+        own_term_M: what is added to cosine and prior, in units of score.
         has_converted_M: whether the user converted with the candidate before the cut.
     """
 

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
 
 from forecart import artifacts, columns
 from forecart.evaluation.protocol import POOLS, Evaluation
+from forecart.sequences.split import ID_COLUMN
 from forecart.sequences.vocabulary import Vocabulary
 
 
@@ -47,8 +48,6 @@ def _frame(
     ranked, rows = evaluation.lists[pool][name], evaluation.pool_rows[pool]
     at, rank = np.nonzero(ranked.candidate >= 0)
     row = rows[at]
-    is_advertiser = evaluation.settings.level == "advertiser"
-    candidate_id = columns.ADVERTISER_ID if is_advertiser else columns.ITEM_ID
     return pl.DataFrame(
         {
             columns.POOL: pl.repeat(pool, len(row), dtype=pl.String, eager=True),
@@ -56,7 +55,7 @@ def _frame(
             columns.CUT: pl.Series(evaluation.labels.cut_us[row]).cast(pl.Datetime("us", "UTC")),
             columns.USER_ID: users.id_series(evaluation.labels.user_index[row]),
             columns.RANK: (rank + 1).astype(np.int32),
-            candidate_id: candidates.id_series(ranked.candidate[at, rank]),
+            ID_COLUMN[evaluation.settings.level]: candidates.id_series(ranked.candidate[at, rank]),
             columns.SCORE: ranked.score[at, rank],
         }
     )

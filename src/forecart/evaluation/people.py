@@ -14,10 +14,10 @@ import polars as pl
 
 from forecart import columns
 from forecart.events.ingest import CATALOGUE_FILE
-from forecart.sequences.split import Labels
-from forecart.sequences.vocabulary import Vocabulary
+from forecart.sequences.split import ID_COLUMN, PLURAL, Labels
+from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 
-ID_COLUMN: Final = {"advertisers": columns.ADVERTISER_ID, "products": columns.ITEM_ID}
+_ID_COLUMN_BY_PLURAL: Final = {PLURAL[level]: ID_COLUMN[level] for level in PLURAL}
 
 
 def pick_users(labels: Labels, *, num_users: int, seed: int) -> list[int]:
@@ -77,7 +77,11 @@ def build_examples(
             "events": recent_events(events_folder, user_id, before=cut, titles=titles),
             **{
                 plural: [
-                    {**entry, ID_COLUMN[plural]: entry["id"], columns.TITLE: titles.get(entry["id"])}
+                    {
+                        **entry,
+                        _ID_COLUMN_BY_PLURAL[plural]: entry["id"],
+                        columns.TITLE: titles.get(entry["id"]),
+                    }
                     for entry in shown.get(user_id, [])
                 ]
                 for plural, shown in people.items()
@@ -91,7 +95,7 @@ def describe_list(
     candidate: Any, score: Any, *, vocabulary: Vocabulary, repeats: set[int], converted: set[int] | None
 ) -> list[dict[str, Any]]:
     """Returns one user's list as plain values, best first; `converted` is None where it is not known yet."""
-    known = [(int(c), float(s)) for c, s in zip(candidate, score, strict=True) if c >= 2]
+    known = [(int(c), float(s)) for c, s in zip(candidate, score, strict=True) if c >= FIRST_INDEX]
     ids = vocabulary.ids(np.array([c for c, _ in known], np.int32))
     return [
         {

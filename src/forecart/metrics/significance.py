@@ -13,6 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+CONFIDENCE: Final = 0.95
+"""Share of the samples inside an interval."""
+POWER: Final = 0.8
 _BLOCK_ENTRIES: Final = 1 << 22
 
 
@@ -32,7 +35,6 @@ def bootstrap_by_user(
     *,
     num_samples: int = 2000,
     seed: int = 0,
-    confidence: float = 0.95,
 ) -> Interval:
     """Returns mean and percentile interval of each column over rows, users drawn with replacement.
 
@@ -44,7 +46,6 @@ def bootstrap_by_user(
         user_R: [R], any integers; rows of one user move together.
         num_samples: S, resamples.
         seed: of the draws; the same seed and users, the same draws whatever the values.
-        confidence: share of the samples inside the interval.
 
     Raises:
         ValueError: a value is not finite.
@@ -59,7 +60,7 @@ def bootstrap_by_user(
     _, cluster_R = np.unique(user_R, return_inverse=True)
     sum_UM, size_U = _cluster_sums(value_RM, cluster_R)
     mean_SM = _sample_means(sum_UM, size_U, num_samples, np.random.default_rng(seed))
-    tail = (1.0 - confidence) / 2.0
+    tail = (1.0 - CONFIDENCE) / 2.0
     low, high = np.quantile(mean_SM, [tail, 1.0 - tail], axis=0)
     return Interval(value_RM.mean(axis=0), low, high, mean_SM.std(axis=0, ddof=1))
 
@@ -92,12 +93,10 @@ def _draw_counts(num_samples: int, num_users: int, generator: np.random.Generato
     return np.bincount(flat, minlength=num_samples * num_users).reshape(num_samples, -1).astype(np.float64)
 
 
-def minimum_detectable_difference(
-    standard_error: float, *, power: float = 0.8, confidence: float = 0.95
-) -> float:
-    """Returns the smallest true difference that this test finds with probability `power`.
+def minimum_detectable_difference(standard_error: float) -> float:
+    """Returns the smallest true difference that this test finds with probability `POWER`.
 
-    (z(1 - (1 - confidence) / 2) + z(power)) * standard error of the difference: about 2.8 standard errors.
+    (z(1 - (1 - CONFIDENCE) / 2) + z(POWER)) * standard error of the difference: about 2.8 standard errors.
     """
     normal = NormalDist()
-    return (normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(power)) * standard_error
+    return (normal.inv_cdf((1 + CONFIDENCE) / 2) + normal.inv_cdf(POWER)) * standard_error

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 FIRST_KNOWN_INDEX = 2
 """Indices below are padding (0) and unknown (1)."""
+# More is fewer buckets and more padding.
+_BUCKET_GROWTH = 1.25
 
 
 @dataclass(frozen=True)
@@ -54,21 +56,20 @@ class PackedLayout:
     buckets: tuple[Bucket, ...]
 
     @classmethod
-    def from_offsets(cls, offsets: Tensor, *, growth: float = 1.25) -> "PackedLayout":
-        """Group rows into length classes whose bounds grow by `growth`.
+    def from_offsets(cls, offsets: Tensor) -> "PackedLayout":
+        """Group rows into length classes, the bound of each a quarter above the one before.
 
         So the number of buckets depends on the longest row and not on B (16 up to length 100), and about a
         tenth of the slots is padding. On CUDA this waits for the device once.
 
         Args:
             offsets: int64 [B + 1], row b's events are x_TD[offsets[b]:offsets[b + 1]]; empty rows allowed.
-            growth: more is fewer buckets and more padding.
         """
         device, offsets = offsets.device, offsets.cpu()
         length_B = offsets.diff()
         order_R = torch.argsort(length_B, stable=True)[int((length_B == 0).sum()) :]
         length_R = length_B[order_R]
-        class_R = (length_R.double().log() / math.log(growth)).floor()
+        class_R = (length_R.double().log() / math.log(_BUCKET_GROWTH)).floor()
         sizes = torch.unique_consecutive(class_R, return_counts=True)[1].tolist()
         start_B, first_slot, buckets = torch.zeros_like(length_B), 0, []
         for row_R, length_of_R in zip(torch.split(order_R, sizes), torch.split(length_R, sizes), strict=True):

@@ -19,8 +19,6 @@ from forecart.retrieval.exact import TopK, score_exact, search_exact
 from forecart.retrieval.scorer import ModelScorer
 from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 
-IS_REPEAT: Final = "is_repeat"
-AS_OF: Final = "as_of"
 BLOCKS_PER_PART: Final = 32
 
 
@@ -101,10 +99,10 @@ def _to_frame(
             columns.RANK: (rank + 1).astype(np.int32),
             task.id_column: task.candidates.id_series(candidate),
             columns.SCORE: found.score[row, rank],
-            IS_REPEAT: np.isin(row * len(task.candidates) + candidate, repeat_keys),
-            AS_OF: np.full(len(row), task.as_of_us),
+            columns.IS_REPEAT: np.isin(row * len(task.candidates) + candidate, repeat_keys),
+            columns.AS_OF: np.full(len(row), task.as_of_us),
         }
-    ).with_columns(pl.col(AS_OF).cast(pl.Datetime("us", "UTC")))
+    ).with_columns(pl.col(columns.AS_OF).cast(pl.Datetime("us", "UTC")))
 
 
 def _count(task: CandidateTask, folder: Path) -> dict[str, Any]:

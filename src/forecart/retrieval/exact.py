@@ -31,8 +31,8 @@ class TopK:
 
 
 def score_exact(users: UserEmbeddings, candidates: CandidateEmbeddings) -> Tensor:
-    """Returns the score of every candidate for each user, [B, N]: cosine + bias + own-history term."""
-    score_BN = users.vector_BD @ candidates.vector_ND.T + candidates.bias_N
+    """Returns the score of every candidate for each user, [B, N]: cosine + prior + own-history term."""
+    score_BN = users.vector_BD @ candidates.vector_ND.T + candidates.prior_N
     pairs = (users.own_row_M, users.own_candidate_M)
     return score_BN.index_put_(pairs, users.own_term_M, accumulate=True)
 

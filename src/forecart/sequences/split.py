@@ -19,6 +19,12 @@ from forecart.sequences.histories import Histories
 from forecart.sequences.vocabulary import FIRST_INDEX
 
 Level = Literal["advertiser", "item"]
+SECTION: Final[dict[Level, str]] = {"advertiser": "next_advertiser", "item": "next_product"}
+"""What a level's target is called in configurations, reports and folders."""
+PLURAL: Final[dict[Level, str]] = {"advertiser": "advertisers", "item": "products"}
+"""What a level's candidates are called in file names and tables."""
+ID_COLUMN: Final[dict[Level, str]] = {"advertiser": columns.ADVERTISER_ID, "item": columns.ITEM_ID}
+"""The column that holds a candidate's id."""
 
 DAY_US: Final = 86_400_000_000
 _FOREVER_US: Final = np.iinfo(np.int64).max
