@@ -10,13 +10,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import METRICS, pick_table
 from forecart import artifacts
 from forecart.config import RunConfig, load_config, validate_config
 from forecart.observe import ConsoleReporter
 from forecart.workflow import Workflow
 
 RESULTS = Path(__file__).parent / "results"
-METRICS = ("recall_at_1", "recall_at_10", "recall_at_20", "recall_at_100")
 
 
 def build_config(seeds: int, content: str) -> RunConfig:
@@ -35,33 +35,6 @@ def pick_figures(report: dict[str, Any]) -> dict[str, Any]:
         figures[target] = {pool: pick_table(tables[pool]) for pool in ("all", "novel", "repeat")}
         figures[target]["unseen"] = pick_table(tables["slices"]["unseen"])
     return figures
-
-
-def pick_table(table: dict[str, Any]) -> dict[str, Any]:
-    if not table["model"]:
-        return {"num_rows": table["num_rows"]}
-    seeds = table.get("seeds")
-    means = {"model": table["model"], **table["baselines"]}
-    picked: dict[str, Any] = {
-        "num_rows": table["num_rows"],
-        "num_relevant": table["num_relevant"],
-        "recall": {name: {metric: values[metric] for metric in METRICS} for name, values in means.items()},
-    }
-    differences = table["difference"]
-    if seeds:
-        differences = seeds["difference"]
-        picked["recall"] |= {
-            name: {metric: values[metric] for metric in METRICS} for name, values in seeds["mean"].items()
-        }
-        picked["seed_to_seed"] = {metric: seeds["standard_deviation"]["model"][metric] for metric in METRICS}
-    picked["difference"] = {
-        metric: {
-            name: [interval["mean"], interval["ci_low"], interval["ci_high"]]
-            for name, interval in differences[metric].items()
-        }
-        for metric in METRICS
-    }
-    return picked
 
 
 def show(figures: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.figures import pick_table
 from forecart import artifacts
 from forecart.config import RunConfig, to_us, validate_config
 from forecart.evaluation.provenance import read_provenance
@@ -159,7 +160,9 @@ def main() -> None:
     result = measure(asked, asked.output)
     show(result)
     if not asked.validation:
-        artifacts.write_json(RESULTS / "synthetic.json", result)
+        tables = result.pop("next_advertiser")
+        kept = {pool: pick_table(tables[pool]) for pool in ("all", "novel")}
+        artifacts.write_json(RESULTS / "synthetic.json", {**result, "next_advertiser": kept})
 
 
 if __name__ == "__main__":

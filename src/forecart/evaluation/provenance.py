@@ -26,7 +26,7 @@ def read_provenance() -> dict[str, Any]:
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
         "machine": f"{_cpu_name()}, {os.cpu_count()} cores, {_memory_gb():.0f} GB, {platform.system()}",
         "commit": _commit(),
-        "command": " ".join(["forecart", *sys.argv[1:]]),
+        "command": _command(),
     }
 
 
@@ -75,6 +75,12 @@ def _cpu_name() -> str:
 
 def _memory_gb() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+
+
+def _command() -> str:
+    """The command line, without the folders of whoever ran it."""
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.orig_argv]
+    return " ".join(words)
 
 
 def _commit() -> str:
