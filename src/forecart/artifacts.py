@@ -163,6 +163,12 @@ def complete_stage(folder: Path, key: str, facts: Mapping[str, Any]) -> None:
     write_json(folder / MANIFEST, {**facts, "key": key, "files": hash_folder(folder)})
 
 
+def stage_files(folder: Path) -> dict[str, str]:
+    """Returns the sha256 of every file of a finished stage, by relative path."""
+    files: dict[str, str] = read_json(folder / MANIFEST)["files"]
+    return files
+
+
 def is_stage_complete(folder: Path, key: str) -> bool:
     """Says whether `folder` is finished for exactly these inputs, with every file it lists in place."""
     path = folder / MANIFEST

@@ -14,6 +14,7 @@ from typing import Any, Final
 import polars as pl
 
 from forecart import artifacts
+from forecart.baselines.standard import build_baselines
 from forecart.config import RunConfig, to_us
 from forecart.errors import ArtifactError
 from forecart.evaluation.people import build_examples, to_moment
@@ -65,7 +66,9 @@ class Workflow:
         return self.report()
 
     def learn(self) -> None:
-        """Runs the stages up to the trained models."""
+        """Runs the stages up to the trained models; a baseline that does not exist is told before them."""
+        for level in self.config.levels:
+            build_baselines(self.config.target(level).baselines)
         self.events()
         self.sequences()
         for level in self.config.levels:
@@ -93,8 +96,7 @@ class Workflow:
                     key=key,
                     report=lambda rows: self.reporter.progress("reading events", rows, None),
                 )
-        facts: dict[str, Any] = artifacts.read_json(folder / artifacts.MANIFEST)
-        return facts
+        return dict(artifacts.read_json(folder / artifacts.MANIFEST))
 
     def sequences(self) -> None:
         """Builds vocabularies and histories."""
@@ -107,9 +109,8 @@ class Workflow:
 
     def train(self, level: Level) -> None:
         """Trains the models of a level: one per seed, and the same without the encoder when asked for."""
-        for system in self._systems(level):
-            for seed_number in range(self.config.target(level).num_seeds):
-                self._train_one(level, system, seed_number)
+        for system, seed_number in self._models(level):
+            self._train_one(level, system, seed_number)
 
     def evaluate(self) -> None:
         """Measures every target at the test cuts and writes report.json and the lists behind it."""
@@ -118,6 +119,7 @@ class Workflow:
         folder = self.folder / "evaluation"
         with self._stage("evaluation", folder, self._evaluation_key()) as is_needed:
             if is_needed:
+                artifacts.begin_stage(folder, self._evaluation_key(), resumable="*.*")
                 report: dict[str, Any] = self._report_head()
                 people: dict[str, dict[str, Any]] = {}
                 for level in self.config.levels:
@@ -200,9 +202,12 @@ class Workflow:
 
     # --- training -------------------------------------------------------------------------------------
 
-    def _systems(self, level: Level) -> list[str]:
+    def _models(self, level: Level) -> list[tuple[str, int]]:
+        """System and seed number of every model of a level."""
         target = self.config.target(level)
-        return [MODEL, NO_ENCODER] if target.ablate_encoder and target.model.num_layers else [MODEL]
+        has_ablation = target.ablate_encoder and target.model.num_layers
+        systems = [MODEL, NO_ENCODER] if has_ablation else [MODEL]
+        return [(system, number) for system in systems for number in range(target.num_seeds)]
 
     def _train_one(self, level: Level, system: str, seed_number: int) -> None:
         folder = self._model_folder(level, system, seed_number)
@@ -281,11 +286,7 @@ class Workflow:
     def _evaluate_level(self, level: Level, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         target = self.config.target(level)
         data = self.target_data(level, [to_us(cut) for cut in self.config.split.test_cuts])
-        scorers = [
-            self.scorer(level, system, seed_number)
-            for system in self._systems(level)
-            for seed_number in range(target.num_seeds)
-        ]
+        scorers = [self.scorer(level, *one) for one in self._models(level)]
         self.reporter.say(f"{SECTION[level]}: {len(scorers)} models and {len(target.baselines)} baselines")
         measured = measure_target(
             data,
@@ -370,10 +371,10 @@ class Workflow:
 
     def _trained_key(self, level: Level, system: str, seed_number: int) -> str:
         target = self._target(level, system)
-        sequences = artifacts.read_json(self.folder / "sequences" / artifacts.MANIFEST)
         return artifacts.hash_value(
             [
-                sequences["files"],
+                artifacts.stage_files(self.folder / "sequences"),
+                artifacts.stage_files(self.folder / "events")[CATALOGUE_FILE],
                 self.config.learn_until_us,
                 self._dump("labels"),
                 target.model.model_dump(mode="json"),
@@ -383,14 +384,13 @@ class Workflow:
         )
 
     def _evaluation_key(self) -> str:
-        keys = [
-            self._trained_key(level, system, number)
-            for level in self.config.levels
-            for system in self._systems(level)
-            for number in range(self.config.target(level).num_seeds)
-        ]
+        keys = [self._trained_key(level, *one) for level in self.config.levels for one in self._models(level)]
         return artifacts.hash_value(
-            [keys, self._dump("split", "evaluation", "next_advertiser", "next_product")]
+            [
+                keys,
+                artifacts.stage_files(self.folder / "events"),
+                self._dump("split", "evaluation", *SECTION.values()),
+            ]
         )
 
     def _dump(self, *sections: str) -> dict[str, Any]:
