@@ -153,8 +153,14 @@ def main() -> None:
     parser.add_argument(
         "--validation", action="store_true", help="cut one window earlier, to choose settings"
     )
-    parser.add_argument("--model", default="{}", help="model settings as JSON")
-    parser.add_argument("--training", default='{"cut_stride_days": 3}', help="training settings as JSON")
+    parser.add_argument(
+        "--model", default='{"history_length": 48, "pooling": "last"}', help="model settings as JSON"
+    )
+    parser.add_argument(
+        "--training",
+        default='{"cut_stride_days": 3, "num_epochs": 3, "batch_rows": 512}',
+        help="training settings as JSON",
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/synthetic"))
     asked = parser.parse_args()
     result = measure(asked, asked.output)
