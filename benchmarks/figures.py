@@ -1,4 +1,4 @@
-"""What a benchmark keeps of a table of the evaluation: recall, differences with intervals, spread of seeds."""
+"""What a benchmark keeps of a table: recall, differences with intervals, spread of seeds."""
 
 from typing import Any
 
