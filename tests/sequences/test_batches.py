@@ -248,3 +248,15 @@ def test_selected_labels_are_those_rows_in_the_order_given(events, data):
         for at, row in enumerate(rows):
             expected = whole[labels.offsets[row] : labels.offsets[row + 1]]
             assert np.array_equal(part[found.offsets[at] : found.offsets[at + 1]], expected)
+
+
+def test_what_a_cap_left_out_of_the_window_is_told_from_the_later_future():
+    quarters = {2: 0, 3: 44, 4: 48, 5: 120}
+    events = [Event(2, "checkout", candidate, 0, quarter) for candidate, quarter in quarters.items()]
+    cut = 40 * QUARTER
+    contract = LabelContract(positives={"checkout": 1.0}, window_days=7, max_positives=1)
+    labels = label_windows(make_histories(events), cuts_us=[cut], contract=contract, level="advertiser")
+    batch = build(events, [2], [cut], labels=labels, window_us=7 * DAY)
+    assert batch.positives.candidate.tolist() == [3]
+    assert batch.positives.future_candidate.tolist() == [4, 5]
+    assert batch.positives.is_in_window.tolist() == [True, False]

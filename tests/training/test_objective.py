@@ -199,6 +199,21 @@ def test_sampled_negatives_are_uniform_over_real_candidates(world):
     torch.testing.assert_close(probability[2:], torch.full((18,), 1 / 18))
 
 
+@pytest.mark.parametrize("kind", ["full", "sampled"])
+def test_a_positive_that_a_cap_left_out_is_never_a_negative(world, batch, kind):
+    """Whatever `mask_own_future` says: the loss is as if exactly these conversions were masked."""
+    model, capped = model_of(world), replace(batch, is_in_window_H=torch.ones_like(batch.future_H).bool())
+
+    def loss(of, *, mask_own_future):
+        objective = objective_of(world, kind=kind, mask_own_future=mask_own_future)
+        return objective(model, of, generator=torch.Generator().manual_seed(0)).item()
+
+    assert not batch.is_in_window_H.any()
+    expected = loss(batch, mask_own_future=True)
+    assert loss(capped, mask_own_future=False) == loss(capped, mask_own_future=True) == expected
+    assert loss(batch, mask_own_future=False) > expected
+
+
 def test_masked_future_gets_no_gradient(world, batch):
     """What the user will convert with after the window is neither pulled nor pushed."""
     model = model_of(world, use_own_history=False)

@@ -40,6 +40,7 @@ class TowerBatch:
         weight_P: float32.
         future_row_H: int64.
         future_H: int64.
+        is_in_window_H: bool.
     """
 
     offsets: Tensor
@@ -61,6 +62,7 @@ class TowerBatch:
     weight_P: Tensor
     future_row_H: Tensor
     future_H: Tensor
+    is_in_window_H: Tensor
 
     @property
     def num_rows(self) -> int:
@@ -99,4 +101,5 @@ def to_tensors(batch: Batch, device: torch.device) -> TowerBatch:
         weight_P=nothing.float() if positives is None else number(positives.weight),
         future_row_H=nothing if positives is None else index(positives.future_row),
         future_H=nothing if positives is None else index(positives.future_candidate),
+        is_in_window_H=nothing.bool() if positives is None else index(positives.is_in_window).bool(),
     )

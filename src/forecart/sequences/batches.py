@@ -65,6 +65,7 @@ class Positives:
         weight: [P] float32.
         future_row: [F], rows of conversions after the cut that are no positives of the row.
         future_candidate: [F].
+        is_in_window: [F], conversions of the row's own label window that a cap left out of its positives.
     """
 
     row: IndexArray
@@ -72,6 +73,7 @@ class Positives:
     weight: FloatArray
     future_row: IndexArray
     future_candidate: npt.NDArray[np.int32]
+    is_in_window: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +114,7 @@ class BatchBuilder:
         history_length: L, the most recent events that the encoder reads.
         is_causal: rows of one user share a history and read a prefix of it (`dense_all_action`).
         known_before_us: for the own future; what arrived later is not known to training.
+        window_us: from a cut to the end of its label window; 0 where no cap leaves positives out.
     """
 
     histories: Histories
@@ -119,6 +122,7 @@ class BatchBuilder:
     history_length: int
     is_causal: bool = False
     known_before_us: int | None = None
+    window_us: int = 0
 
     def build(
         self,
@@ -206,22 +210,26 @@ class BatchBuilder:
         if not (np.array_equal(labels.user_index, user_index) and np.array_equal(labels.cut_us, cut_us)):
             raise ValueError("labels are of the rows of the batch in the same order, they are of other rows")
         row = labels.rows()
-        future_row, future = self._read_future(user_index, cut_us)
-        num = self.log.num_candidates
-        is_other = ~np.isin(future_row * num + future, row * num + labels.candidate)
-        return Positives(row, labels.candidate, labels.weight, future_row[is_other], future[is_other])
+        future_row, event = self._read_future(user_index, cut_us)
+        num, future = self.log.num_candidates, self.log.candidate[event]
+        is_in_window = self.log.occurred_us[event] < cut_us[future_row] + self.window_us
+        kept = ~np.isin(future_row * num + future, row * num + labels.candidate)
+        return Positives(
+            row, labels.candidate, labels.weight, future_row[kept], future[kept], is_in_window[kept]
+        )
 
     def _read_future(
         self, user_index: npt.NDArray[np.int32], cut_us: IndexArray
-    ) -> tuple[IndexArray, npt.NDArray[np.int32]]:
+    ) -> tuple[IndexArray, IndexArray]:
+        """Returns the row and the event of the first conversion after the cut with each candidate."""
         log = self.log
         position, event = expand_ranges(log.start[user_index], log.start[user_index + 1])
         is_future = log.is_conversion[event] & (log.occurred_us[event] >= cut_us[position])
         if self.known_before_us is not None:
             is_future &= log.arrived_us[event] < self.known_before_us
-        position, candidate = position[is_future], log.candidate[event[is_future]]
-        is_first = run_starts(position, candidate)
-        return position[is_first], candidate[is_first]
+        position, event = position[is_future], event[is_future]
+        is_first = run_starts(position, log.candidate[event])
+        return position[is_first], event[is_first]
 
 
 def select_labels(labels: Labels, rows: IndexArray) -> Labels:

@@ -86,12 +86,18 @@ class Objective:
         total_B = batch.weight_P.new_zeros(batch.num_rows).index_add(0, batch.positive_row_P, batch.weight_P)
         return batch.weight_P / total_B[batch.positive_row_P]
 
+    def _masked_future(self, batch: TowerBatch) -> RowCandidates:
+        """What is neither positive nor negative: what a cap left out, and the own future if asked for."""
+        is_masked_H = batch.is_in_window_H | self.settings.mask_own_future
+        return RowCandidates(batch.future_row_H[is_masked_H], batch.future_H[is_masked_H])
+
     def _full(self, model: TwoTower, batch: TowerBatch) -> Tensor:
         num = model.num_candidates
         masked_BN = (torch.arange(num, device=batch.offsets.device) < FIRST_INDEX)[None]
-        if self.settings.mask_own_future:
+        future = self._masked_future(batch)
+        if len(future.row_M):
             masked_BN = masked_BN.repeat(batch.num_rows, 1)
-            masked_BN[batch.future_row_H, batch.future_H] = True
+            masked_BN[future.row_M, future.index_M] = True
         return full_softmax_loss(
             model(batch),
             positive_row_P=batch.positive_row_P,
@@ -104,9 +110,8 @@ class Objective:
         pool = self.negatives.draw(batch.positive_P, generator=generator)
         logits = _SampledLogits.of(model, batch, pool.index_N)
         own = RowCandidates(batch.own_row_M, batch.own_candidate_M)
-        never_negative = [RowCandidates(batch.positive_row_P, batch.positive_P)]
-        if self.settings.mask_own_future:
-            never_negative.append(RowCandidates(batch.future_row_H, batch.future_H))
+        positives = RowCandidates(batch.positive_row_P, batch.positive_P)
+        never_negative = [positives, self._masked_future(batch)]
         return sampled_softmax_loss(
             Positives(
                 logits.positive_P,

@@ -13,7 +13,7 @@ from forecart.sequences.build import Sequences
 from forecart.sequences.own_groups import read_candidate_groups
 from forecart.sequences.pair_log import PairLog
 from forecart.sequences.population import read_population
-from forecart.sequences.split import LabelContract, Level, label_windows, training_cuts
+from forecart.sequences.split import DAY_US, LabelContract, Level, label_windows, training_cuts
 from forecart.training.examples import Examples
 from forecart.training.settings import TrainingSettings
 
@@ -69,4 +69,6 @@ def prepare_examples(
         builder.histories, cuts_us=cuts, contract=contract, level=level, known_before_us=learn_until_us
     )
     populations = {int(cut): read_population(builder.log, int(cut)) for cut in np.unique(labels.cut_us)}
-    return Examples(replace(builder, known_before_us=learn_until_us), labels, populations, settings, seed)
+    window_us = (contract.gap_days + contract.window_days) * DAY_US
+    builder = replace(builder, known_before_us=learn_until_us, window_us=window_us)
+    return Examples(builder, labels, populations, settings, seed)
