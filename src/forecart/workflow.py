@@ -144,6 +144,8 @@ class Workflow:
                     report=lambda done, total: self.reporter.progress("listing candidates", done, total),
                 )
                 artifacts.complete_stage(folder, key, facts)
+                if short := facts["num_users_with_fewer_than_k"]:
+                    self.reporter.say(f"{short:,} users have fewer than {top_k}: too few are eligible")
 
     def report(self) -> Path:
         """Renders the report and returns its path; without test cuts, the candidates folder."""
