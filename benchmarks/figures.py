@@ -1,8 +1,24 @@
-"""What a benchmark keeps of a table: recall, differences with intervals, spread of seeds."""
+"""What benchmarks share: the sections of an advertiser run, and what is kept of its tables."""
 
+import argparse
+import json
 from typing import Any
 
 METRICS = ("recall_at_1", "recall_at_10", "recall_at_20", "recall_at_100")
+
+
+def advertiser_sections(asked: argparse.Namespace, cut: Any) -> dict[str, Any]:
+    """Next advertiser alone, with and without the encoder, learned up to the one cut it is measured at."""
+    return {
+        "split": {"as_of": cut, "test_cuts": [cut], "validate_before": False},
+        "next_advertiser": {
+            "ablate_encoder": True,
+            "num_seeds": asked.seeds,
+            "model": json.loads(asked.model),
+            "training": json.loads(asked.training),
+        },
+        "next_product": {"is_enabled": False},
+    }
 
 
 def pick_table(table: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.figures import pick_table
+from benchmarks.figures import advertiser_sections, pick_table
 from forecart import artifacts
 from forecart.config import RunConfig, to_us, validate_config
 from forecart.evaluation.provenance import read_provenance
@@ -68,14 +68,7 @@ def build_config(asked: argparse.Namespace) -> RunConfig:
             "positives": dict.fromkeys(LabelWindow().positives, 1.0),
             "cuts_per_user": asked.num_cuts,
         },
-        "split": {"as_of": cut, "test_cuts": [cut], "validate_before": False},
-        "next_advertiser": {
-            "ablate_encoder": True,
-            "num_seeds": asked.seeds,
-            "model": json.loads(asked.model),
-            "training": json.loads(asked.training),
-        },
-        "next_product": {"is_enabled": False},
+        **advertiser_sections(asked, cut),
     }
     return validate_config(tree, where="the synthetic benchmark")
 
@@ -91,18 +84,12 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     config = build_config(asked)
     workflow = Workflow(config, folder, reporter=ConsoleReporter())
     started = time.perf_counter()
-    workflow.events()
-    workflow.sequences()
-    workflow.train("advertiser")
+    workflow.learn()
     trained_s = time.perf_counter() - started
     assert config.source.synthetic is not None
     world = build_world(config.source.synthetic)
     data = workflow.target_data("advertiser", [to_us(cut) for cut in config.split.test_cuts])
-    scorers = [
-        workflow.scorer("advertiser", system, number)
-        for system in ("model", "no_encoder")
-        for number in range(asked.seeds)
-    ]
+    scorers = workflow.scorers("advertiser")
     ceiling = CeilingScorer(world, workflow.data.histories)
     measured = measure_target(data, [*scorers, ceiling], baselines=BASELINES, index_size=0, seed=0)
     table = tabulate_target(data, measured, num_samples=2000)

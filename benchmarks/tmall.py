@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import pick_table
+from benchmarks.figures import advertiser_sections, pick_table
 from forecart import artifacts
 from forecart.config import RunConfig, to_us, validate_config
 from forecart.evaluation.provenance import read_provenance
@@ -42,14 +42,7 @@ def build_config(asked: argparse.Namespace) -> RunConfig:
             "window_days": 31,
             "cuts_per_user": asked.num_cuts,
         },
-        "split": {"as_of": cut, "test_cuts": [cut], "validate_before": False},
-        "next_advertiser": {
-            "ablate_encoder": True,
-            "num_seeds": asked.seeds,
-            "model": json.loads(asked.model),
-            "training": json.loads(asked.training),
-        },
-        "next_product": {"is_enabled": False},
+        **advertiser_sections(asked, cut),
         "evaluation": {"with_prior_only": False},
     }
     return validate_config(tree, where="the Tmall benchmark")
@@ -58,15 +51,9 @@ def build_config(asked: argparse.Namespace) -> RunConfig:
 def measure(asked: argparse.Namespace) -> dict[str, Any]:
     config = build_config(asked)
     workflow = Workflow(config, asked.output, reporter=ConsoleReporter())
-    workflow.events()
-    workflow.sequences()
-    workflow.train("advertiser")
+    workflow.learn()
     data = workflow.target_data("advertiser", [to_us(cut) for cut in config.split.test_cuts])
-    scorers = [
-        workflow.scorer("advertiser", system, number)
-        for system in ("model", "no_encoder")
-        for number in range(asked.seeds)
-    ]
+    scorers = workflow.scorers("advertiser")
     measured = measure_target(data, scorers, baselines=BASELINES, index_size=0, seed=0)
     return {
         "provenance": read_provenance(),

@@ -101,11 +101,10 @@ class Workflow:
     def sequences(self) -> None:
         """Builds vocabularies and histories."""
         events, folder = self.folder / "events", self.folder / "sequences"
-        read_until_us = self.config.read_until_us
-        key = sequences_key(events, read_until_us=read_until_us)
+        key = sequences_key(events, read_until_us=self.config.read_until_us)
         with self._stage("sequences", folder, key) as is_needed:
             if is_needed:
-                build_sequences(events, folder, read_until_us=read_until_us)
+                build_sequences(events, folder, read_until_us=self.config.read_until_us)
 
     def train(self, level: Level) -> None:
         """Trains the models of a level: one per seed, and the same without the encoder when asked for."""
@@ -193,6 +192,10 @@ class Workflow:
             )
         return ModelScorer(system, load_trained(folder), self._builder(level))
 
+    def scorers(self, level: Level) -> list[ModelScorer]:
+        """Returns every trained model of a level, by system and seed."""
+        return [self.scorer(level, *one) for one in self._models(level)]
+
     def _builder(self, level: Level) -> BatchBuilder:
         target = self.config.target(level)
         return BatchBuilder(
@@ -248,7 +251,7 @@ class Workflow:
                     target.training,
                     folder,
                     seed,
-                    validate=self._validation(level, system),
+                    validate=self._validation(level),
                     on_step=lambda progress: self._show_step(title, progress, curves),
                     on_epoch=lambda entry: self._show_epoch(entry, curves),
                 )
@@ -258,7 +261,7 @@ class Workflow:
             facts = {"curve": curve, "num_parameters": num_parameters, "num_rows": examples.num_rows}
             artifacts.complete_stage(folder, key, facts)
 
-    def _validation(self, level: Level, system: str) -> Callable[[TwoTower], dict[str, float]] | None:
+    def _validation(self, level: Level) -> Callable[[TwoTower], dict[str, float]] | None:
         """The measure of record on the label window between what is learned and `as_of`."""
         if not self.config.split.validate_before:
             return None
@@ -266,10 +269,8 @@ class Workflow:
         data.check_rows()  # Before the training, not after its first epoch.
 
         def validate(model: TwoTower) -> dict[str, float]:
-            scorer = ModelScorer(MODEL, model, self._builder(level))
-            return validation_measures(
-                measure_target(data, [scorer], baselines=[], index_size=0, seed=0), MODEL
-            )
+            scorers = [ModelScorer(MODEL, model, self._builder(level))]
+            return validation_measures(measure_target(data, scorers, baselines=[], index_size=0, seed=0))
 
         return validate
 
@@ -288,7 +289,7 @@ class Workflow:
     def _evaluate_level(self, level: Level, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         target = self.config.target(level)
         data = self.target_data(level, [to_us(cut) for cut in self.config.split.test_cuts])
-        scorers = [self.scorer(level, *one) for one in self._models(level)]
+        scorers = self.scorers(level)
         self.reporter.say(f"{SECTION[level]}: {len(scorers)} models and {len(target.baselines)} baselines")
         measured = measure_target(
             data,

@@ -19,7 +19,7 @@ from forecart.evaluation.lists import write_lists
 from forecart.evaluation.people import describe_list, pick_users
 from forecart.evaluation.protocol import Evaluation, EvaluationSettings, Scorer, evaluate
 from forecart.evaluation.slices import build_slices
-from forecart.evaluation.tables import name_cut, summarise
+from forecart.evaluation.tables import name_cut, summarise, tabulate
 from forecart.sequences.build import Sequences
 from forecart.sequences.split import LabelContract, Labels, Level, label_windows
 
@@ -131,15 +131,16 @@ def tabulate_target(data: TargetData, evaluation: Evaluation, *, num_samples: in
     return summarise(evaluation, slices=slices, num_samples=num_samples)
 
 
-def validation_measures(evaluation: Evaluation, system: str) -> dict[str, float]:
-    """Returns Recall of one system: of the pool `all` under the metric's name, of `novel` with a prefix."""
+def validation_measures(evaluation: Evaluation) -> dict[str, float]:
+    """Returns Recall of the model: of the pool `all` under the metric's name, of `novel` with a prefix."""
+    everything = np.ones(len(evaluation.labels.candidate), bool)
     # The intervals are not looked at; a standard deviation needs two samples.
-    tables = summarise(evaluation, num_samples=2)
-    everything = tables["all"]["model"] if system == MODEL else tables["all"]["baselines"][system]
-    novel = tables["novel"].get("model", {})
-    chosen = {name: everything[name] for name in ("recall_at_10", "recall_at_20", "recall_at_100")}
-    if "recall_at_100" in novel:
-        chosen["novel_recall_at_100"] = novel["recall_at_100"]
+    tables = {
+        pool: tabulate(evaluation, pool, everything, num_samples=2)["model"] for pool in ("all", "novel")
+    }
+    chosen = {name: tables["all"][name] for name in ("recall_at_10", "recall_at_20", "recall_at_100")}
+    if "recall_at_100" in tables["novel"]:
+        chosen["novel_recall_at_100"] = tables["novel"]["recall_at_100"]
     return chosen
 
 
