@@ -145,7 +145,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--training",
-        default='{"cut_stride_days": 3, "num_epochs": 3, "batch_rows": 512}',
+        default='{"cut_stride_days": 3, "num_epochs": 7, "batch_rows": 512}',
         help="training settings as JSON",
     )
     parser.add_argument("--output", type=Path, default=Path("runs/synthetic"))

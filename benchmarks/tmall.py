@@ -85,7 +85,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--num-cuts", type=int, default=12)
     parser.add_argument("--validation", action="store_true", help="the cut that settings are chosen at")
-    parser.add_argument("--model", default='{"id_embedding": "none"}', help="model settings as JSON")
+    parser.add_argument(
+        "--model", default='{"id_embedding": "none", "temperature": 1.0}', help="model settings as JSON"
+    )
     parser.add_argument(
         "--training",
         default='{"num_epochs": 2, "cut_stride_days": 4, "batch_rows": 64, "learning_rate": 3e-4}',

@@ -23,7 +23,7 @@ def world():
 def parts_of(world, *, level="advertiser", is_causal=False, **given):
     small = {"width": 16, "history_length": 8, "id_rows": 64}
     model = world.model(ModelSettings(**(small | given)), level=level, is_causal=is_causal)
-    model.prior.data = torch.tensor([0.1, -0.2, 0.3])
+    model.prior.data = torch.tensor([0.1, -0.2, 0.3, 0.2, -0.05])
     builder = world.builder(level, length=8, is_causal=is_causal)
     return model, builder, read_population(builder.log, CUT)
 

@@ -8,7 +8,14 @@ import torch
 
 from forecart.model.settings import ModelSettings
 from forecart.model.tensors import to_tensors
-from forecart.model.towers import CandidateTower, HistorySummary, OwnHistoryTerm, StandardScaler, UserTower
+from forecart.model.towers import (
+    CandidateTower,
+    HistorySummary,
+    OwnHistoryTerm,
+    StandardScaler,
+    StaticFeatures,
+    UserTower,
+)
 from forecart.sequences.own_history import FEATURES
 from forecart.sequences.population import read_population
 from planted_world import DAY, START, random_world
@@ -32,7 +39,8 @@ def batch(world):
 def tower_of(**given):
     torch.manual_seed(0)
     static_NF = torch.randn(20, 6, generator=torch.Generator().manual_seed(3))
-    return CandidateTower(static_NF, **({"num_collaborative": 4, "width": 8, "id_rows": 32} | given))
+    static = StaticFeatures(static_NF, static_NF, static_NF, 4, torch.arange(20) // 5)
+    return CandidateTower(static, **({"width": 8, "id_rows": 32, "owner_rows": 0} | given))
 
 
 def test_the_scaler_centres_scales_and_clips():
@@ -64,6 +72,17 @@ def test_candidate_vectors_have_length_one_and_know_ids_that_features_do_not_tel
     tower.id = None
     vector_ND = tower(torch.tensor([5, 7]))
     assert torch.equal(vector_ND[0], vector_ND[1])
+
+
+def test_products_of_one_advertiser_share_its_embedding_and_those_of_none_have_zeros():
+    tower, plain = tower_of(id_rows=0, owner_rows=32), tower_of(id_rows=0)
+    plain.load_state_dict(tower.state_dict(), strict=False)
+    moved_ND = tower(torch.arange(20)) - plain(torch.arange(20))
+    # Owners 0 and 1 are padding and unknown.
+    assert not moved_ND[:10].any() and moved_ND[10:].abs().sum(1).min() > 1e-3
+    tower.static_NF[12], tower.static_NF[17] = tower.static_NF[11], tower.static_NF[11]
+    same, mine, other = tower(torch.tensor([11, 12, 17]))
+    assert torch.equal(same, mine) and not torch.allclose(mine, other, atol=1e-3)
 
 
 def test_hidden_co_conversion_columns_are_hidden_whole_and_only_in_training():

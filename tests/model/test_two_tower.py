@@ -64,7 +64,7 @@ def test_a_score_is_cosine_prior_and_own_term_pair_by_pair(world, given, level):
     model, batch = world.model(settings_of(**given), level=level).eval(), batch_of(world, level)
     model.scaler.fit(batch.own_feature_MF)
     model.log_scale.fill_(1.7)
-    model.prior.copy_(torch.tensor([0.1, -0.2, 0.05]))
+    model.prior.copy_(torch.tensor([0.1, -0.2, 0.05, 0.3, -0.15]))
     score_BN = model(batch)
     assert score_BN.shape == (len(USERS), model.num_candidates)
     user_BD, candidate_ND = model.encode_users(batch), model.encode_candidates()

@@ -73,7 +73,7 @@ def test_indices_are_catalogue_first_then_first_arrival(write_events, random_eve
         assert vocabulary.ids(range(2, len(vocabulary))) == expected
 
 
-def test_item_facts_come_from_the_catalogue_and_else_from_the_first_event(
+def test_an_advertiser_may_come_from_the_first_event_and_a_price_only_from_the_catalogue(
     write_events, random_events, tmp_path
 ):
     events = random_events(3, 300)
@@ -87,9 +87,8 @@ def test_item_facts_come_from_the_catalogue_and_else_from_the_first_event(
         event, row = first.get(item), listed.get(item, {})
         advertiser = row.get("advertiser_id") or event["advertiser_id"]
         assert built.advertisers.ids([built.item_advertiser[index]]) == [advertiser]
-        price = {"i30": 9.0, "blank": 2.0, "unsold": np.nan}.get(item)
-        expected = event["value"] / event["quantity"] if price is None else price
-        np.testing.assert_array_equal(built.item_price[index], np.float32(expected))
+        price = {"i30": 9.0, "blank": 2.0}.get(item, np.nan)
+        np.testing.assert_array_equal(built.item_price[index], np.float32(price))
     assert built.item_advertiser[:2].tolist() == [0, 1]
 
 

@@ -35,6 +35,8 @@ class ModelSettings(BaseModel):
     """Share of candidates whose co-conversion vector is hidden in training, so that content learns too."""
     id_embedding: Literal["none", "hashed"] = "hashed"
     """A hashed embedding of the candidate's own id beside its features."""
+    advertiser_embedding: Literal["none", "hashed"] = "hashed"
+    """For products: a hashed embedding of their advertiser beside their features."""
     id_rows: PositiveInt = 1 << 14
     """Rows of the hashed tables."""
     use_own_history: bool = True

@@ -43,12 +43,14 @@ class StaticFeatures:
         item_IF: static features of items, likewise.
         candidate_NF: static features of the candidates, co-conversion columns first.
         num_collaborative: how many columns of `candidate_NF` those are.
+        owner_N: the advertiser of each candidate; 0 for none.
     """
 
     advertiser_AF: Tensor
     item_IF: Tensor
     candidate_NF: Tensor
     num_collaborative: int
+    owner_N: Tensor
 
 
 class StandardScaler(nn.Module):
@@ -74,39 +76,42 @@ class StandardScaler(nn.Module):
 
 
 class CandidateTower(nn.Module):
-    """Static features (and a hashed id) -> unit vector: a linear path and an MLP that starts at zero.
+    """Static features (and hashed ids) -> unit vector: a linear path and an MLP that starts at zero.
 
     The linear path starts as the identity on the co-conversion vectors, so that an untrained tower already
     puts together what is bought together.
 
     Args:
-        static_NF: static features of all candidates, a buffer that is not saved.
-        num_collaborative: how many of the first columns are the co-conversion vector.
+        static: features and advertiser of all candidates, buffers that are not saved.
         width: D.
-        id_rows: rows of the hashed id table; 0 for none.
+        id_rows: rows of the hashed table of candidates; 0 for none.
+        owner_rows: rows of the hashed table of their advertisers; 0 for none.
         feature_dropout: share of candidates whose co-conversion vector is hidden in training.
     """
 
     static_NF: Tensor
+    owner_N: Tensor
 
     def __init__(
         self,
-        static_NF: Tensor,
+        static: StaticFeatures,
         *,
-        num_collaborative: int,
         width: int,
         id_rows: int,
+        owner_rows: int,
         feature_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.register_buffer("static_NF", static_NF, persistent=False)
-        self.num_collaborative = num_collaborative
+        self.register_buffer("static_NF", static.candidate_NF, persistent=False)
+        self.register_buffer("owner_N", static.owner_N, persistent=False)
+        self.num_collaborative = static.num_collaborative
         self.feature_dropout = feature_dropout
-        num_features = static_NF.shape[1]
+        num_features = static.candidate_NF.shape[1]
         self.linear = nn.Linear(num_features, width, bias=False)
         self.mlp = Mlp(num_features, hidden=2 * width, width_out=width)
         self.id = HashedEmbedding(id_rows, width) if id_rows else None
-        _start_as_identity(self.linear, num_collaborative)
+        self.owner = HashedEmbedding(owner_rows, width) if owner_rows else None
+        _start_as_identity(self.linear, static.num_collaborative)
         nn.init.zeros_(self.mlp.to_output.weight)
         nn.init.zeros_(self.mlp.to_output.bias)
 
@@ -116,6 +121,8 @@ class CandidateTower(nn.Module):
         x_ND: Tensor = self.linear(static_NF) + self.mlp(static_NF)
         if self.id is not None:
             x_ND = x_ND + ID_SCALE * self.id(index_N)
+        if self.owner is not None:
+            x_ND = x_ND + ID_SCALE * self.owner(self.owner_N[index_N])
         return F.normalize(x_ND, dim=-1)
 
     def _hide(self, static_NF: Tensor) -> Tensor:

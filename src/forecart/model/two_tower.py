@@ -27,7 +27,7 @@ __all__ = ["StaticFeatures", "TwoTower"]
 
 # Learned as a tenth of its value, so that it moves ten times as fast as the other weights.
 _PRIOR_SCALE: Final = 10.0
-_FIRST_PRIOR: Final = (0.02, 0.02, 0.06)
+_FIRST_PRIOR: Final = (0.02, 0.02, 0.04, 0.04, 0.0)
 
 
 class TwoTower(nn.Module):
@@ -43,11 +43,12 @@ class TwoTower(nn.Module):
         super().__init__()
         self.settings = settings
         self.scaler = StandardScaler(len(FEATURES))
+        has_owners = settings.advertiser_embedding == "hashed" and bool(static.owner_N.any())
         self.candidate_tower = CandidateTower(
-            static.candidate_NF,
-            num_collaborative=static.num_collaborative,
+            static,
             width=settings.width,
             id_rows=settings.id_rows if settings.id_embedding == "hashed" else 0,
+            owner_rows=settings.id_rows if has_owners else 0,
             feature_dropout=settings.feature_dropout,
         )
         self.user_tower = UserTower(static, settings=settings, is_causal=is_causal)
@@ -87,7 +88,7 @@ class TwoTower(nn.Module):
         return torch.autocast(self.prior.device.type, self.tower_dtype, enabled=is_low)
 
     def prior_logit(self, log_share_NS: Tensor) -> Tensor:
-        """Return [N]: what the population's recent and all-time conversions say of each candidate."""
+        """Return [N]: what the population's recent and all-time conversions and events say of each candidate."""
         return log_share_NS @ (_PRIOR_SCALE * self.prior)
 
     def own_logit(self, batch: TowerBatch, tower_logit_M: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ class Batch:
         history: [B], which of the S histories a row reads.
         last_event: [B], the row's latest event in the packed arrays; -1 for an empty history.
         own: the rows' own statistics per candidate.
-        log_share: [N, 3] float32, the candidates' prior as of the cut, or before.
+        log_share: [N, 5] float32, the candidates' prior as of the cut, or before.
         positives: only in training.
     """
 

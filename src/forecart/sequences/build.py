@@ -17,7 +17,7 @@ import polars as pl
 
 from forecart import artifacts, columns
 from forecart.errors import ArtifactError, DataError
-from forecart.sequences.histories import Histories, Vocabularies, build_histories, unit_price
+from forecart.sequences.histories import Histories, Vocabularies, build_histories
 from forecart.sequences.vocabulary import FIRST_INDEX, PADDING_INDEX, UNKNOWN_INDEX, Vocabulary
 
 CATEGORY_SEPARATOR: Final = " > "
@@ -40,8 +40,6 @@ _SURVEY_COLUMNS: Final = [
     columns.USER_ID,
     columns.ADVERTISER_ID,
     columns.ITEM_ID,
-    columns.VALUE,
-    columns.QUANTITY,
     *_ARRIVAL_ORDER,
 ]
 
@@ -58,7 +56,7 @@ class Sequences:
         categories: the vocabulary of category path prefixes, "a" and "a > b" for an item of "a > b".
         item_advertiser: [N], advertiser_index of each item.
         item_category: [N, 2], category index of the top level and of the whole path; 1 where unknown.
-        item_price: [N], NaN where unknown.
+        item_price: [N], NaN where the catalogue has none.
         manifest: counts, vocabularies and `read_until_us`.
     """
 
@@ -107,7 +105,7 @@ def build_sequences(
 
     Indices: the catalogue's ids first, sorted, then the ids of events by first arrival (ties by id); so the
     vocabularies of an earlier moment are prefixes of those of a later one. An item that the catalogue lacks
-    takes its advertiser, and one without a price its price, from its first event.
+    takes its advertiser from its first event.
 
     Args:
         events_folder: a finished `events` folder.
@@ -186,8 +184,8 @@ def _survey(events_folder: Path, read_until_us: int) -> _Seen:
         users.append(part.group_by(columns.USER_ID).agg(first_arrival, pl.len().alias(_NUM_EVENTS)))
         found = part.group_by(columns.ADVERTISER_ID).agg(first_arrival)
         advertisers = _first_of(advertisers, found, columns.ADVERTISER_ID, [columns.ARRIVED_AT])
-        event = part.filter(pl.col(columns.ITEM_ID).is_not_null()).with_columns(unit_price())
-        event = event.select(columns.ITEM_ID, columns.ADVERTISER_ID, columns.PRICE, *_ARRIVAL_ORDER)
+        event = part.filter(pl.col(columns.ITEM_ID).is_not_null())
+        event = event.select(columns.ITEM_ID, columns.ADVERTISER_ID, *_ARRIVAL_ORDER)
         items = _first_of(items, event, columns.ITEM_ID, _ARRIVAL_ORDER)
     all_users = pl.concat(users)
     if all_users.is_empty() or advertisers is None or items is None:
@@ -248,12 +246,11 @@ def _item_facts(
     price = np.full(len(items), np.nan, np.float32)
     from_events = items.index(first_events[columns.ITEM_ID])
     advertiser[from_events] = advertisers.index(first_events[columns.ADVERTISER_ID])
-    price[from_events] = _floats(first_events[columns.PRICE])
     if before is not None:
         known = slice(FIRST_INDEX, len(before.items))
         advertiser[known] = before.item_advertiser[known]
         category[known] = before.item_category[known]
-        price[known] = np.where(np.isnan(before.item_price[known]), price[known], before.item_price[known])
+        price[known] = before.item_price[known]
     listed = items.index(catalogue[columns.ITEM_ID])
     advertiser[listed] = advertisers.index(catalogue[columns.ADVERTISER_ID])
     category[listed] = _category_indices(catalogue[columns.CATEGORY], spaces["categories"])

@@ -1,4 +1,4 @@
-"""What is known of each candidate without its identity: content, categories, and who converts with what else.
+"""What is known of each candidate beside its identity: content, metadata, and who converts with what else.
 
 Takes the catalogue and a `PairLog`; gives one row of numbers per candidate. Content comes from the
 catalogue's own vectors, or else from its titles and categories (TF-IDF and a truncated SVD, fitted on the
@@ -26,6 +26,8 @@ ContentSource = Literal["catalogue", "text", "none"]
 
 _MAX_TERMS: Final = 50_000
 _TERM: Final = r"[^\s>]+"
+_MAX_DEVIATIONS: Final = 3.0
+_ARRAYS: Final = ("content", "metadata", "collaborative", "owner")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +36,16 @@ class CandidateFeatures:
 
     Attributes:
         content: [N, C] float32, of length about one; zeros where nothing is known.
-        categories: [N, G] float32, share of each top-level category among a candidate's products.
+        metadata: [N, G + 1] float32, share of each top-level category among a candidate's products, then
+            their mean log price, standardised; 0 for a product without a price.
         collaborative: [N, K] float32, zeros for a candidate without an event before `as_of`.
+        owner: [N] int32, the advertiser of a product; zeros where the candidates are advertisers.
     """
 
     content: FloatArray
-    categories: FloatArray
+    metadata: FloatArray
     collaborative: FloatArray
+    owner: npt.NDArray[np.int32]
 
     @property
     def num_candidates(self) -> int:
@@ -49,14 +54,13 @@ class CandidateFeatures:
 
     def save(self, folder: Path) -> None:
         """Writes one `.npy` per array."""
-        for name in ("content", "categories", "collaborative"):
+        for name in _ARRAYS:
             artifacts.write_npy(folder / f"{name}.npy", getattr(self, name))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Maps saved features into memory."""
-        names = ("content", "categories", "collaborative")
-        return cls(**{name: artifacts.read_npy(folder / f"{name}.npy") for name in names})
+        return cls(**{name: artifacts.read_npy(folder / f"{name}.npy") for name in _ARRAYS})
 
 
 def choose_content_source(catalogue: pl.DataFrame, wanted: str) -> ContentSource:
@@ -140,23 +144,49 @@ def _unit(vectors: FloatArray) -> FloatArray:
 
 
 def read_candidate_features(
-    sequences: Sequences, item_content: FloatArray, *, level: Level, collaborative: FloatArray
+    sequences: Sequences, item_content: FloatArray, *, level: Level, collaborative: FloatArray, as_of_us: int
 ) -> CandidateFeatures:
     """Returns the static features of the candidates of a level; an advertiser is the mean of its products.
 
     Args:
-        sequences: vocabularies, and the advertiser and categories of each item.
+        sequences: vocabularies, and the advertiser, categories and price of each item.
         item_content: [number of items, C].
         level: `item` or `advertiser`.
         collaborative: [N, K] (`read_collaborative`).
+        as_of_us: a price that the catalogue lacks is read from events that arrived before.
     """
-    categories = _one_hot(sequences.item_category[:, 0])
-    if level == "item":
-        return CandidateFeatures(np.asarray(item_content), categories, collaborative)
+    price = read_prices(sequences, as_of_us=as_of_us)
+    metadata = np.concatenate([_one_hot(sequences.item_category[:, 0]), price[:, None]], axis=1)
     owner = sequences.item_advertiser
+    if level == "item":
+        return CandidateFeatures(np.asarray(item_content), metadata, collaborative, np.asarray(owner))
     num = len(sequences.advertisers)
     content = _unit(_mean_by(owner, item_content, num))
-    return CandidateFeatures(content, _mean_by(owner, categories, num), collaborative)
+    nobody = np.zeros(num, np.int32)
+    return CandidateFeatures(content, _mean_by(owner, metadata, num), collaborative, nobody)
+
+
+def read_prices(sequences: Sequences, *, as_of_us: int) -> FloatArray:
+    """Returns the log price of each item, [N], standardised over the items that have one; 0 where unknown.
+
+    The price is the catalogue's, or else the geometric mean of what was paid in events that arrived before
+    `as_of_us`: whether an item has a price must not tell that it will be sold.
+    """
+    histories, num = sequences.histories, len(sequences.items)
+    paid = np.flatnonzero((histories.arrived_us < as_of_us) & (histories.price > 0))
+    item = histories.item[paid]
+    count = np.bincount(item, minlength=num)[:num]
+    summed = np.bincount(item, np.log(histories.price[paid]), minlength=num)[:num]
+    log_price = np.where(count > 0, summed / np.maximum(count, 1), np.nan)
+    is_listed = sequences.item_price > 0
+    log_price[is_listed] = np.log(sequences.item_price[is_listed])
+    log_price[:FIRST_INDEX] = np.nan
+    is_known = np.isfinite(log_price)
+    if not is_known.any():
+        return np.zeros(num, np.float32)
+    centred = (log_price - log_price[is_known].mean()) / max(float(log_price[is_known].std()), 1e-6)
+    prices: FloatArray = np.where(is_known, np.clip(centred, -_MAX_DEVIATIONS, _MAX_DEVIATIONS), 0)
+    return prices.astype(np.float32)
 
 
 def _one_hot(category: npt.NDArray[np.int32]) -> FloatArray:

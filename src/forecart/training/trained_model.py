@@ -75,7 +75,9 @@ def read_features(
             if settings.collaborative_width
             else np.zeros((log.num_candidates, 0), np.float32)
         )
-        return read_candidate_features(sequences, content, level=level, collaborative=collaborative)
+        return read_candidate_features(
+            sequences, content, level=level, collaborative=collaborative, as_of_us=learn_until_us
+        )
 
     return LevelFeatures(features("advertiser"), features("item"))
 
@@ -91,15 +93,16 @@ def build_model(
         item_IF=_static(features.item, settings),
         candidate_NF=_static(candidate, settings),
         num_collaborative=candidate.collaborative.shape[1],
+        owner_N=torch.from_numpy(np.array(candidate.owner)),
     )
     return TwoTower(static, settings=settings, is_causal=is_causal)
 
 
 def _static(features: CandidateFeatures, settings: ModelSettings) -> torch.Tensor:
-    """Co-conversion columns first, then content and categories; without content these are zeros."""
+    """Co-conversion columns first, then content and metadata; without content these are zeros."""
     blocks = [features.collaborative]
     if settings.content != "none":
-        blocks += [features.content, features.categories]
+        blocks += [features.content, features.metadata]
     else:
         blocks.append(np.zeros((features.num_candidates, 1), np.float32))
     return torch.from_numpy(np.concatenate(blocks, axis=1))
