@@ -151,8 +151,7 @@ class Workflow:
         if not self.config.split.test_cuts:
             return self.folder / "candidates"
         path = self.folder / artifacts.REPORT
-        figures = artifacts.read_json(self.folder / "evaluation" / "report.json")
-        artifacts.write_text(path, render_report(figures))
+        artifacts.write_text(path, render_report(artifacts.read_json(self.folder / "evaluation/report.json")))
         return path
 
     # --- what the stages share ------------------------------------------------------------------------
@@ -196,13 +195,14 @@ class Workflow:
         """Returns every trained model of a level, by system and seed."""
         return [self.scorer(level, *one) for one in self._models(level)]
 
-    def _builder(self, level: Level) -> BatchBuilder:
+    def _builder(self, level: Level, *, reads_own: bool = True) -> BatchBuilder:
         target = self.config.target(level)
         return BatchBuilder(
             self.data.histories,
             self.pair_logs[level],
             target.model.history_length,
             is_causal=target.training.objective == "dense_all_action",
+            reads_own=reads_own,
         )
 
     # --- training -------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ class Workflow:
                 seed=self.config.seed,
             )
             examples = prepare_examples(
-                self._builder(level),
+                self._builder(level, reads_own=target.model.needs_own_history),
                 level=level,
                 contract=self.config.labels,
                 settings=target.training,

@@ -260,3 +260,17 @@ def test_what_a_cap_left_out_of_the_window_is_told_from_the_later_future():
     assert batch.positives.candidate.tolist() == [3]
     assert batch.positives.future_candidate.tolist() == [4, 5]
     assert batch.positives.is_in_window.tolist() == [True, False]
+
+
+@settings(max_examples=20)
+@given(events=EVENTS)
+def test_what_nothing_reads_is_left_out_and_the_rest_is_the_same(events):
+    labels = label_windows(make_histories(events), cuts_us=[50 * QUARTER], contract=CONTRACT, level="item")
+    rows = labels.user_index, labels.cut_us
+    whole = build(events, *rows, labels=labels)
+    lean = build(events, *rows, labels=labels, reads_own=False, reads_future=False)
+    assert len(lean.own.row) == 0 and lean.own.feature.shape == (0, whole.own.feature.shape[1])
+    assert len(lean.positives.future_row) == len(lean.positives.is_in_window) == 0
+    for part, names in (("events", ("item", "time", "offsets")), ("positives", ("row", "candidate", "weight"))):
+        for name in names:
+            assert np.array_equal(getattr(getattr(lean, part), name), getattr(getattr(whole, part), name))

@@ -48,6 +48,11 @@ class ModelSettings(BaseModel):
     temperature: float = Field(default=0.3, ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)
     """Where the learned temperature starts."""
 
+    @property
+    def needs_own_history(self) -> bool:
+        """Whether anything in the model reads the own statistics."""
+        return self.use_own_history or self.use_summary
+
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Self:
         if self.num_layers and self.width % self.num_heads:

@@ -88,7 +88,7 @@ class TwoTower(nn.Module):
         return torch.autocast(self.prior.device.type, self.tower_dtype, enabled=is_low)
 
     def prior_logit(self, log_share_NS: Tensor) -> Tensor:
-        """Return [N]: what the population's recent and all-time conversions and events say of each candidate."""
+        """Return [N]: what recent and all-time conversions and events of everyone say of each candidate."""
         return log_share_NS @ (_PRIOR_SCALE * self.prior)
 
     def own_logit(self, batch: TowerBatch, tower_logit_M: Tensor) -> Tensor:

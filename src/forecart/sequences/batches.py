@@ -115,6 +115,8 @@ class BatchBuilder:
         is_causal: rows of one user share a history and read a prefix of it (`dense_all_action`).
         known_before_us: for the own future; what arrived later is not known to training.
         window_us: from a cut to the end of its label window; 0 where no cap leaves positives out.
+        reads_own: whether batches hold own statistics; without, the rows have none.
+        reads_future: whether positives come with the user's other future conversions.
     """
 
     histories: Histories
@@ -123,6 +125,8 @@ class BatchBuilder:
     is_causal: bool = False
     known_before_us: int | None = None
     window_us: int = 0
+    reads_own: bool = True
+    reads_future: bool = True
 
     def build(
         self,
@@ -147,7 +151,11 @@ class BatchBuilder:
         events, first = self._read_events(history_users, history_cuts)
         known = self.histories.end_at(user_index, cut_us) - first[history]
         last_event = np.where(known > 0, events.offsets[history] + known - 1, -1)
-        own = read_own_history(self.log, user_index=user_index, cut_us=cut_us, population=population)
+        # Of no user at all where nothing reads them: it is a pass over every pair of every row.
+        own_rows = slice(None) if self.reads_own else slice(0)
+        own = read_own_history(
+            self.log, user_index=user_index[own_rows], cut_us=cut_us[own_rows], population=population
+        )
         positives = None if labels is None else self._read_positives(user_index, cut_us, labels)
         return Batch(user_index, cut_us, events, history, last_event, own, population.log_share, positives)
 
@@ -223,6 +231,8 @@ class BatchBuilder:
     ) -> tuple[IndexArray, IndexArray]:
         """Returns the row and the event of the first conversion after the cut with each candidate."""
         log = self.log
+        if not self.reads_future:
+            user_index = user_index[:0]
         position, event = expand_ranges(log.start[user_index], log.start[user_index + 1])
         is_future = log.is_conversion[event] & (log.occurred_us[event] >= cut_us[position])
         if self.known_before_us is not None:

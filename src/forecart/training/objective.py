@@ -5,6 +5,7 @@ history stand in its denominator with certainty, and are masked in the shared po
 largest, so an estimate that drew them by chance would be all variance (docs/adr/0005).
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from forecart.model.chunked_softmax import chunked_softmax_loss
 from forecart.model.losses import (
     OwnNegatives,
     Positives,
@@ -92,6 +94,8 @@ class Objective:
         return RowCandidates(batch.future_row_H[is_masked_H], batch.future_H[is_masked_H])
 
     def _full(self, model: TwoTower, batch: TowerBatch) -> Tensor:
+        if _has_one_positive_a_row(batch) and not len(batch.own_row_M) and not len(batch.future_row_H):
+            return self._full_in_chunks(model, batch)
         num = model.num_candidates
         masked_BN = (torch.arange(num, device=batch.offsets.device) < FIRST_INDEX)[None]
         future = self._masked_future(batch)
@@ -104,6 +108,15 @@ class Objective:
             positive_column_P=batch.positive_P,
             weight_P=self._weights(batch),
             masked_BN=masked_BN,
+        )
+
+    def _full_in_chunks(self, model: TwoTower, batch: TowerBatch) -> Tensor:
+        """The same loss for rows of one positive and without own pairs."""
+        bias_N = model.prior_logit(batch.log_share_NS)
+        bias_N = bias_N.masked_fill(torch.arange(len(bias_N), device=bias_N.device) < FIRST_INDEX, -math.inf)
+        user_BD = model.encode_users(batch) / model.temperature()
+        return chunked_softmax_loss(
+            user_BD, model.encode_candidates(), bias_N, batch.positive_P, self._weights(batch)
         )
 
     def _sampled(self, model: TwoTower, batch: TowerBatch, generator: torch.Generator) -> Tensor:
@@ -180,6 +193,11 @@ class _SampledLogits:
         )
         positive_P = _with_own_term(positive_P, own_M, batch, model.num_candidates)
         return cls(pool_BN + prior_V.index_select(0, pool_N), own_M, positive_P)
+
+
+def _has_one_positive_a_row(batch: TowerBatch) -> bool:
+    row_B = torch.arange(batch.num_rows, device=batch.offsets.device)
+    return torch.equal(batch.positive_row_P, row_B)
 
 
 def _with_own_term(logit_P: Tensor, own_M: Tensor, batch: TowerBatch, num_candidates: int) -> Tensor:
