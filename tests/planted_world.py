@@ -55,8 +55,8 @@ class World:
         item_IF = torch.randn(self.num_items, 8, generator=rng)
         candidate_NF = advertiser_AF if level == "advertiser" else item_IF
         num = len(candidate_NF)
-        owner_N = torch.arange(num) // 4 if level == "item" else torch.zeros(num, dtype=torch.int64)
-        return StaticFeatures(advertiser_AF, item_IF, candidate_NF, num_collaborative, owner_N)
+        advertiser_N = torch.arange(num) // 4 if level == "item" else torch.zeros(num, dtype=torch.int64)
+        return StaticFeatures(advertiser_AF, item_IF, candidate_NF, num_collaborative, advertiser_N)
 
     def model(self, settings: ModelSettings, *, level="advertiser", is_causal=False, seed=0):
         torch.manual_seed(seed)

@@ -79,6 +79,11 @@ class TargetConfig(Section):
     top_k: PositiveInt = 100
     """Candidates per user in the candidate tables."""
 
+    @property
+    def needs_own_history(self) -> bool:
+        """Whether model or loss reads the own statistics: a sampled loss counts own pairs for certain."""
+        return self.model.needs_own_history or self.training.loss.kind == "sampled"
+
 
 class EvaluationConfig(Section):
     """How the lists are measured."""

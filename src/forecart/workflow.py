@@ -233,7 +233,7 @@ class Workflow:
                 seed=self.config.seed,
             )
             examples = prepare_examples(
-                self._builder(level, reads_own=target.model.needs_own_history),
+                self._builder(level, reads_own=target.needs_own_history),
                 level=level,
                 contract=self.config.labels,
                 settings=target.training,

@@ -40,7 +40,7 @@ def tower_of(**given):
     torch.manual_seed(0)
     static_NF = torch.randn(20, 6, generator=torch.Generator().manual_seed(3))
     static = StaticFeatures(static_NF, static_NF, static_NF, 4, torch.arange(20) // 5)
-    return CandidateTower(static, **({"width": 8, "id_rows": 32, "owner_rows": 0} | given))
+    return CandidateTower(static, **({"width": 8, "id_rows": 32, "advertiser_rows": 0} | given))
 
 
 def test_the_scaler_centres_scales_and_clips():
@@ -75,10 +75,10 @@ def test_candidate_vectors_have_length_one_and_know_ids_that_features_do_not_tel
 
 
 def test_products_of_one_advertiser_share_its_embedding_and_those_of_none_have_zeros():
-    tower, plain = tower_of(id_rows=0, owner_rows=32), tower_of(id_rows=0)
+    tower, plain = tower_of(id_rows=0, advertiser_rows=32), tower_of(id_rows=0)
     plain.load_state_dict(tower.state_dict(), strict=False)
     moved_ND = tower(torch.arange(20)) - plain(torch.arange(20))
-    # Owners 0 and 1 are padding and unknown.
+    # Advertisers 0 and 1 are padding and unknown.
     assert not moved_ND[:10].any() and moved_ND[10:].abs().sum(1).min() > 1e-3
     tower.static_NF[12], tower.static_NF[17] = tower.static_NF[11], tower.static_NF[11]
     same, mine, other = tower(torch.tensor([11, 12, 17]))

@@ -250,6 +250,17 @@ def test_selected_labels_are_those_rows_in_the_order_given(events, data):
             assert np.array_equal(part[found.offsets[at] : found.offsets[at + 1]], expected)
 
 
+def test_what_falls_into_the_gap_is_no_part_of_the_window():
+    events = [Event(2, "checkout", candidate, 0, at) for candidate, at in {2: 0, 3: 41, 4: 44, 5: 48}.items()]
+    cut = 40 * QUARTER
+    contract = LabelContract(positives={"checkout": 1.0}, gap_days=1, window_days=7, max_positives=1)
+    labels = label_windows(make_histories(events), cuts_us=[cut], contract=contract, level="advertiser")
+    batch = build(events, [2], [cut], labels=labels, gap_us=DAY, window_us=8 * DAY)
+    assert batch.positives.candidate.tolist() == [4]
+    assert batch.positives.future_candidate.tolist() == [3, 5]
+    assert batch.positives.is_in_window.tolist() == [False, True]
+
+
 def test_what_a_cap_left_out_of_the_window_is_told_from_the_later_future():
     quarters = {2: 0, 3: 44, 4: 48, 5: 120}
     events = [Event(2, "checkout", candidate, 0, quarter) for candidate, quarter in quarters.items()]

@@ -173,13 +173,17 @@ def test_a_continued_build_keeps_every_index(write_events, random_events, tmp_pa
     assert second.advertisers.ids([second.item_advertiser[new]]) == ["aaa"]
 
 
-def test_a_key_changes_with_the_inputs(write_events, random_events, tmp_path):
+def test_a_key_changes_with_the_inputs_and_the_format(write_events, random_events, tmp_path, monkeypatch):
     folder = write_events(random_events(9, 30))
     key = sequences_key(folder, read_until_us=CUT)
     build_sequences(folder, tmp_path / "out", read_until_us=CUT)
     assert artifacts.is_stage_complete(tmp_path / "out", key)
     assert sequences_key(folder, read_until_us=CUT + 1) != key
     assert sequences_key(folder, read_until_us=CUT, previous=tmp_path / "out") != key
+    monkeypatch.setattr("forecart.sequences.build._FORMAT", 0)
+    assert sequences_key(folder, read_until_us=CUT) != key
+    with pytest.raises(ArtifactError, match="format 0"):
+        build_sequences(folder, tmp_path / "next", read_until_us=CUT, previous=tmp_path / "out")
 
 
 def test_a_failed_build_is_not_complete(write_events, random_events, tmp_path):

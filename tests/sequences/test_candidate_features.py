@@ -108,7 +108,6 @@ def test_an_advertiser_is_the_mean_of_its_products(read_run):
         content,
         level="advertiser",
         collaborative=np.ones((len(sequences.advertisers), 3)),
-        as_of_us=0,
     )
     a1, a2, a3 = sequences.advertisers.index(["a1", "a2", "a3"])
     mean = np.array([0.6, 1.8])
@@ -117,7 +116,7 @@ def test_an_advertiser_is_the_mean_of_its_products(read_run):
     # Top levels by id: "Food", "Tools", "food"; a product without a category counts in none of them.
     assert np.allclose(shown.metadata[a1, :3], [1 / 3, 0, 1 / 3])
     assert np.allclose(shown.metadata[a2, :3], [1 / 2, 1 / 2, 0])
-    assert not shown.metadata[[0, 1, a3]].any() and not shown.owner.any()
+    assert not shown.metadata[[0, 1, a3]].any() and not shown.advertiser.any()
     assert shown.num_candidates == len(sequences.advertisers)
 
 
@@ -125,7 +124,7 @@ def test_an_item_is_in_its_top_category(read_run):
     sequences, catalogue = read_run(CATALOGUE)
     content = read_item_content(catalogue, sequences)
     shown = read_candidate_features(
-        sequences, content, level="item", collaborative=np.ones((len(sequences.items), 3)), as_of_us=0
+        sequences, content, level="item", collaborative=np.ones((len(sequences.items), 3))
     )
     expected = {"i1": [1, 0, 0], "i2": [0, 0, 1], "i3": [0, 1, 0], "i4": [0, 0, 0], "i9": [0, 0, 0]}
     assert shown.metadata[sequences.items.index(list(expected)), :3].tolist() == list(expected.values())
@@ -136,32 +135,42 @@ def test_an_item_has_its_advertiser(read_run):
     sequences, catalogue = read_run(CATALOGUE)
     content = read_item_content(catalogue, sequences)
     shown = read_candidate_features(
-        sequences, content, level="item", collaborative=np.ones((len(sequences.items), 3)), as_of_us=0
+        sequences, content, level="item", collaborative=np.ones((len(sequences.items), 3))
     )
-    owner = shown.owner[sequences.items.index(["i1", "i3", "i9"])]
-    assert sequences.advertisers.ids(owner) == ["a1", "a2", "a3"] and shown.owner[:2].tolist() == [0, 1]
+    advertiser = shown.advertiser[sequences.items.index(["i1", "i3", "i9"])]
+    assert sequences.advertisers.ids(advertiser) == ["a1", "a2", "a3"]
+    assert shown.advertiser[:2].tolist() == [0, 1]
 
 
-@pytest.mark.parametrize(("as_of_us", "paid"), [(EPOCH + 1, 4.0), (EPOCH, None)])
-def test_a_price_is_the_catalogues_or_else_of_what_arrived_before(write_events, tmp_path, as_of_us, paid):
-    rows = [CATALOGUE[0] | {"price": 2.0}, CATALOGUE[1] | {"price": 16.0}, CATALOGUE[2]]
-    event = {"user_id": "u", "advertiser_id": "a2", "item_id": "i3", "occurred_at": EPOCH}
-    prices = [{"value": 10.0, "quantity": 2.0}, {"value": 3.2, "quantity": 1.0}, {"value": None}]
-    # What was paid for a listed product does not count.
-    events = [event | price for price in prices] + [event | {"item_id": "i1", "value": 99.0}]
-    events = [one | {"event_id": f"e{at}", "arrived_at": EPOCH} for at, one in enumerate(events)]
-    build_sequences(write_events(events, rows), tmp_path / "sequences", read_until_us=EPOCH + DAY)
-    sequences = Sequences.load(tmp_path / "sequences")
-    logs = np.log([2.0, 16.0] if paid is None else [2.0, 16.0, paid])
-    expected = list((logs - logs.mean()) / logs.std()) + ([0.0] if paid is None else [])
-    found = read_prices(sequences, as_of_us=as_of_us)
-    assert np.allclose(found[sequences.items.index(["i1", "i2", "i3"])], expected, atol=1e-6)
+def test_a_price_is_the_catalogues_and_its_logs_are_standardised(read_run):
+    prices = {"i1": 2.0, "i2": 16.0, "i3": 4.0, "i5": 4.0}
+    sequences, catalogue = read_run([row | {"price": prices.get(row["item_id"])} for row in CATALOGUE])
+    logs = np.log(list(prices.values()))
+    expected = dict(zip(prices, (logs - logs.mean()) / logs.std(), strict=True)) | {"i4": 0.0, "i9": 0.0}
+    found = read_prices(sequences)
+    assert np.allclose(found[sequences.items.index(list(expected))], list(expected.values()), atol=1e-6)
     assert not found[:2].any() and found.dtype == np.float32
+    content = read_item_content(catalogue, sequences)
+    vectors = {"item": len(sequences.items), "advertiser": len(sequences.advertisers)}
+    items, advertisers = (
+        read_candidate_features(sequences, content, level=level, collaborative=np.ones((num, 3)))
+        for level, num in vectors.items()
+    )
+    assert np.array_equal(items.metadata[:, -1], found) and items.metadata.shape[1] == 3 + 1
+    a1, a2 = sequences.advertisers.index(["a1", "a2"])
+    assert advertisers.metadata[a1, -1] == pytest.approx((expected["i1"] + expected["i2"] + 0) / 3, abs=1e-6)
+    assert advertisers.metadata[a2, -1] == pytest.approx((expected["i3"] + expected["i5"]) / 2, abs=1e-6)
+
+
+def test_a_typing_error_in_a_price_stays_small(read_run):
+    rows = [{"item_id": f"i{at}", "advertiser_id": "a", "price": 10.0 + at} for at in range(40)]
+    sequences, _ = read_run([*rows, {"item_id": "odd", "advertiser_id": "a", "price": 1e9}])
+    assert read_prices(sequences)[sequences.items.index(["odd"])].tolist() == [3.0]
 
 
 def test_without_any_price_all_are_zero(read_run):
     sequences, _ = read_run(CATALOGUE)
-    found = read_prices(sequences, as_of_us=EPOCH + DAY)
+    found = read_prices(sequences)
     assert found.shape == (len(sequences.items),) and not found.any()
 
 
@@ -170,7 +179,7 @@ def test_features_come_back_from_disk(tmp_path):
     arrays.append(np.arange(3, dtype=np.int32))
     CandidateFeatures(*arrays).save(tmp_path)
     loaded = CandidateFeatures.load(tmp_path)
-    for name, array in zip(("content", "metadata", "collaborative", "owner"), arrays, strict=True):
+    for name, array in zip(("content", "metadata", "collaborative", "advertiser"), arrays, strict=True):
         assert np.array_equal(getattr(loaded, name), array)
 
 

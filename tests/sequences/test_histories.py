@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from forecart.errors import ArtifactError
-from forecart.sequences.histories import Histories, Vocabularies, build_histories, unit_price
+from forecart.sequences.histories import Histories, Vocabularies, _unit_price, build_histories
 from forecart.sequences.vocabulary import Vocabulary
 
 SPACES = Vocabularies(*(Vocabulary.build(ids) for ids in (["u", "v"], ["a"], ["i"])))
@@ -105,4 +105,4 @@ def test_unit_price():
             "quantity": [2.0, None, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0],
         }
     )
-    assert frame.select(unit_price())["price"].to_list() == [3.0, 6.0, *[None] * 6]
+    assert frame.select(_unit_price())["price"].to_list() == [3.0, 6.0, *[None] * 6]

@@ -55,7 +55,7 @@ def naive_features(
     is_repeated = len(visits) > 1
     gap = (first - last) / (len(visits) - 1) if is_repeated else 0.0
     user_visits, user_recent = population.user_visits[user], population.user_visits_30d[user]
-    week, month, ever = population.log_share[candidate]
+    week, month, ever = population.log_share[candidate, :3]
     newest = min(map(age, events))
     return {
         "has_converted": bool(rows),

@@ -99,8 +99,10 @@ def test_the_loss_is_the_naive_loop(world, batch, kind, row_weighting, mask_own_
     assert loss_and_gradient(objective, model, batch)[0] == pytest.approx(expected, abs=1e-5)
 
 
-def test_rows_of_one_positive_have_the_same_loss_in_chunks(world, batch, monkeypatch):
-    model, objective = model_of(world, use_own_history=False, use_summary=False), objective_of(world)
+@pytest.mark.parametrize("row_weighting", ["row", "positive"])
+def test_rows_of_one_positive_have_the_same_loss_in_blocks(world, batch, row_weighting, monkeypatch):
+    model = model_of(world, use_own_history=False, use_summary=False)
+    objective = objective_of(world, row_weighting=row_weighting)
     first_P = torch.tensor([*map(batch.positive_row_P.tolist().index, range(batch.num_rows))])
     nothing = torch.zeros(0, dtype=torch.int64)
     single = replace(
@@ -112,16 +114,20 @@ def test_rows_of_one_positive_have_the_same_loss_in_chunks(world, batch, monkeyp
         own_candidate_M=nothing,
         own_feature_MF=batch.own_feature_MF[:0],
         own_mass_M=batch.own_mass_M[:0],
-        future_row_H=nothing,
-        future_H=nothing,
-        is_in_window_H=nothing.bool(),
+        is_in_window_H=torch.zeros_like(batch.is_in_window_H),
     )
-    chunked = loss_and_gradient(objective, model, single)
-    expected = naive_full_loss(model, single, masked=[set() for _ in range(batch.num_rows)], by_row=True)
-    assert chunked[0] == pytest.approx(expected, abs=1e-5)
+    whole = "forecart.training.objective.full_softmax_loss"
+    with monkeypatch.context() as patch:
+        patch.setattr(whole, None)
+        in_blocks = loss_and_gradient(objective, model, single)
+    is_by_row = row_weighting == "row"
+    masked = [set() for _ in range(batch.num_rows)]
+    expected = naive_full_loss(model, single, masked=masked, by_row=is_by_row)
+    assert in_blocks[0] == pytest.approx(expected, abs=1e-5)
     monkeypatch.setattr("forecart.training.objective._has_one_positive_a_row", lambda _: False)
-    whole = loss_and_gradient(objective, model, single)
-    torch.testing.assert_close(chunked[1], whole[1], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        in_blocks[1], loss_and_gradient(objective, model, single)[1], rtol=1e-4, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 MIN_TEMPERATURE: Final = 0.01
-MAX_TEMPERATURE: Final = 1.0
+MAX_TEMPERATURE: Final = 10.0
 
 
 class ModelSettings(BaseModel):

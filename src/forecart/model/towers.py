@@ -43,14 +43,14 @@ class StaticFeatures:
         item_IF: static features of items, likewise.
         candidate_NF: static features of the candidates, co-conversion columns first.
         num_collaborative: how many columns of `candidate_NF` those are.
-        owner_N: the advertiser of each candidate; 0 for none.
+        advertiser_N: the advertiser of each candidate; 0 for none.
     """
 
     advertiser_AF: Tensor
     item_IF: Tensor
     candidate_NF: Tensor
     num_collaborative: int
-    owner_N: Tensor
+    advertiser_N: Tensor
 
 
 class StandardScaler(nn.Module):
@@ -85,12 +85,12 @@ class CandidateTower(nn.Module):
         static: features and advertiser of all candidates, buffers that are not saved.
         width: D.
         id_rows: rows of the hashed table of candidates; 0 for none.
-        owner_rows: rows of the hashed table of their advertisers; 0 for none.
+        advertiser_rows: rows of the hashed table of their advertisers; 0 for none.
         feature_dropout: share of candidates whose co-conversion vector is hidden in training.
     """
 
     static_NF: Tensor
-    owner_N: Tensor
+    advertiser_N: Tensor
 
     def __init__(
         self,
@@ -98,19 +98,19 @@ class CandidateTower(nn.Module):
         *,
         width: int,
         id_rows: int,
-        owner_rows: int,
+        advertiser_rows: int,
         feature_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.register_buffer("static_NF", static.candidate_NF, persistent=False)
-        self.register_buffer("owner_N", static.owner_N, persistent=False)
+        self.register_buffer("advertiser_N", static.advertiser_N, persistent=False)
         self.num_collaborative = static.num_collaborative
         self.feature_dropout = feature_dropout
         num_features = static.candidate_NF.shape[1]
         self.linear = nn.Linear(num_features, width, bias=False)
         self.mlp = Mlp(num_features, hidden=2 * width, width_out=width)
         self.id = HashedEmbedding(id_rows, width) if id_rows else None
-        self.owner = HashedEmbedding(owner_rows, width) if owner_rows else None
+        self.advertiser_id = HashedEmbedding(advertiser_rows, width) if advertiser_rows else None
         _start_as_identity(self.linear, static.num_collaborative)
         nn.init.zeros_(self.mlp.to_output.weight)
         nn.init.zeros_(self.mlp.to_output.bias)
@@ -121,8 +121,8 @@ class CandidateTower(nn.Module):
         x_ND: Tensor = self.linear(static_NF) + self.mlp(static_NF)
         if self.id is not None:
             x_ND = x_ND + ID_SCALE * self.id(index_N)
-        if self.owner is not None:
-            x_ND = x_ND + ID_SCALE * self.owner(self.owner_N[index_N])
+        if self.advertiser_id is not None:
+            x_ND = x_ND + ID_SCALE * self.advertiser_id(self.advertiser_N[index_N])
         return F.normalize(x_ND, dim=-1)
 
     def _hide(self, static_NF: Tensor) -> Tensor:

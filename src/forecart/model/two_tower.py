@@ -27,6 +27,8 @@ __all__ = ["StaticFeatures", "TwoTower"]
 
 # Learned as a tenth of its value, so that it moves ten times as fast as the other weights.
 _PRIOR_SCALE: Final = 10.0
+# Converters in 7 days, 28 days, ever; anyone in 28 days, ever. Where conversions are rare, a month of other
+# events says as much as they do (docs/log.md).
 _FIRST_PRIOR: Final = (0.02, 0.02, 0.04, 0.04, 0.0)
 
 
@@ -43,12 +45,12 @@ class TwoTower(nn.Module):
         super().__init__()
         self.settings = settings
         self.scaler = StandardScaler(len(FEATURES))
-        has_owners = settings.advertiser_embedding == "hashed" and bool(static.owner_N.any())
+        has_advertisers = settings.advertiser_embedding == "hashed" and bool(static.advertiser_N.any())
         self.candidate_tower = CandidateTower(
             static,
             width=settings.width,
             id_rows=settings.id_rows if settings.id_embedding == "hashed" else 0,
-            owner_rows=settings.id_rows if has_owners else 0,
+            advertiser_rows=settings.id_rows if has_advertisers else 0,
             feature_dropout=settings.feature_dropout,
         )
         self.user_tower = UserTower(static, settings=settings, is_causal=is_causal)

@@ -114,7 +114,8 @@ class BatchBuilder:
         history_length: L, the most recent events that the encoder reads.
         is_causal: rows of one user share a history and read a prefix of it (`dense_all_action`).
         known_before_us: for the own future; what arrived later is not known to training.
-        window_us: from a cut to the end of its label window; 0 where no cap leaves positives out.
+        gap_us: from a cut to the begin of its label window.
+        window_us: from a cut to the end of its label window; 0 before it is known.
         reads_own: whether batches hold own statistics; without, the rows have none.
         reads_future: whether positives come with the user's other future conversions.
     """
@@ -124,6 +125,7 @@ class BatchBuilder:
     history_length: int
     is_causal: bool = False
     known_before_us: int | None = None
+    gap_us: int = 0
     window_us: int = 0
     reads_own: bool = True
     reads_future: bool = True
@@ -151,7 +153,7 @@ class BatchBuilder:
         events, first = self._read_events(history_users, history_cuts)
         known = self.histories.end_at(user_index, cut_us) - first[history]
         last_event = np.where(known > 0, events.offsets[history] + known - 1, -1)
-        # Of no user at all where nothing reads them: it is a pass over every pair of every row.
+        # Of no row where neither model nor loss reads them: it is a pass over every pair of every row.
         own_rows = slice(None) if self.reads_own else slice(0)
         own = read_own_history(
             self.log, user_index=user_index[own_rows], cut_us=cut_us[own_rows], population=population
@@ -220,7 +222,8 @@ class BatchBuilder:
         row = labels.rows()
         future_row, event = self._read_future(user_index, cut_us)
         num, future = self.log.num_candidates, self.log.candidate[event]
-        is_in_window = self.log.occurred_us[event] < cut_us[future_row] + self.window_us
+        ahead_us = self.log.occurred_us[event] - cut_us[future_row]
+        is_in_window = (ahead_us >= self.gap_us) & (ahead_us < self.window_us)
         kept = ~np.isin(future_row * num + future, row * num + labels.candidate)
         return Positives(
             row, labels.candidate, labels.weight, future_row[kept], future[kept], is_in_window[kept]

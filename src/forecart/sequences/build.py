@@ -36,6 +36,8 @@ _HISTORY_COLUMNS: Final = [
     columns.VALUE,
     columns.QUANTITY,
 ]
+# Raised when the same inputs give other files: since 2 an item's price is a catalogue's alone.
+_FORMAT: Final = 2
 _SURVEY_COLUMNS: Final = [
     columns.USER_ID,
     columns.ADVERTISER_ID,
@@ -56,7 +58,7 @@ class Sequences:
         categories: the vocabulary of category path prefixes, "a" and "a > b" for an item of "a > b".
         item_advertiser: [N], advertiser_index of each item.
         item_category: [N, 2], category index of the top level and of the whole path; 1 where unknown.
-        item_price: [N], NaN where the catalogue has none.
+        item_price: [N], NaN where no catalogue read so far has one.
         manifest: counts, vocabularies and `read_until_us`.
     """
 
@@ -95,7 +97,8 @@ def sequences_key(events_folder: Path, *, read_until_us: int, previous: Path | N
         ArtifactError: `events_folder` or `previous` is not a finished stage.
     """
     inputs = [artifacts.read_json(path / artifacts.MANIFEST) for path in (events_folder, previous) if path]
-    return artifacts.hash_value({"inputs": [i["files"] for i in inputs], "read_until_us": read_until_us})
+    files = [one["files"] for one in inputs]
+    return artifacts.hash_value({"inputs": files, "read_until_us": read_until_us, "format": _FORMAT})
 
 
 def build_sequences(
@@ -119,7 +122,7 @@ def build_sequences(
     """
     key = sequences_key(events_folder, read_until_us=read_until_us, previous=previous)
     (folder / artifacts.MANIFEST).unlink(missing_ok=True)
-    before = Sequences.load(previous) if previous else None
+    before = _load_previous(previous) if previous else None
     catalogue = _read_catalogue(events_folder)
     seen = _survey(events_folder, read_until_us)
     spaces = _build_vocabularies(catalogue, seen, before)
@@ -137,12 +140,23 @@ def build_sequences(
         length=length,
     )
     manifest = {
+        "format": _FORMAT,
         "read_until_us": read_until_us,
         "num_events": int(length.sum()),
         "vocabularies": {name: vocabulary.describe() for name, vocabulary in spaces.items()},
     }
     artifacts.complete_stage(folder, key, manifest)
     return manifest
+
+
+def _load_previous(folder: Path) -> Sequences:
+    before = Sequences.load(folder)
+    if before.manifest.get("format") != _FORMAT:
+        raise ArtifactError(
+            f"vocabularies are continued from sequences of format {_FORMAT}, {folder} is of format "
+            f"{before.manifest.get('format')}: build them again"
+        )
+    return before
 
 
 def _read_parts(events_folder: Path, names: list[str], read_until_us: int) -> Iterator[pl.DataFrame]:
@@ -239,7 +253,7 @@ def _item_facts(
     spaces: dict[str, Vocabulary],
     before: Sequences | None,
 ) -> dict[str, npt.NDArray[Any]]:
-    """Returns what is known of each item; the catalogue wins over `before`, and `before` over the events."""
+    """Returns what is known of each item; the catalogue wins over `before`, and `before` over events."""
     items, advertisers = spaces["items"], spaces["advertisers"]
     advertiser = np.full(len(items), UNKNOWN_INDEX, np.int32)
     category = np.full((len(items), 2), UNKNOWN_INDEX, np.int32)

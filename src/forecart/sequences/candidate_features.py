@@ -27,25 +27,25 @@ ContentSource = Literal["catalogue", "text", "none"]
 _MAX_TERMS: Final = 50_000
 _TERM: Final = r"[^\s>]+"
 _MAX_DEVIATIONS: Final = 3.0
-_ARRAYS: Final = ("content", "metadata", "collaborative", "owner")
+_ARRAYS: Final = ("content", "metadata", "collaborative", "advertiser")
 
 
 @dataclass(frozen=True, eq=False)
 class CandidateFeatures:
-    """Static features of N candidates; rows 0 and 1 are zeros.
+    """Static features of N candidates; rows 0 and 1 are zeros, but for the advertiser.
 
     Attributes:
         content: [N, C] float32, of length about one; zeros where nothing is known.
         metadata: [N, G + 1] float32, share of each top-level category among a candidate's products, then
             their mean log price, standardised; 0 for a product without a price.
         collaborative: [N, K] float32, zeros for a candidate without an event before `as_of`.
-        owner: [N] int32, the advertiser of a product; zeros where the candidates are advertisers.
+        advertiser: [N] int32, of each product; zeros where the candidates are advertisers.
     """
 
     content: FloatArray
     metadata: FloatArray
     collaborative: FloatArray
-    owner: npt.NDArray[np.int32]
+    advertiser: npt.NDArray[np.int32]
 
     @property
     def num_candidates(self) -> int:
@@ -144,7 +144,7 @@ def _unit(vectors: FloatArray) -> FloatArray:
 
 
 def read_candidate_features(
-    sequences: Sequences, item_content: FloatArray, *, level: Level, collaborative: FloatArray, as_of_us: int
+    sequences: Sequences, item_content: FloatArray, *, level: Level, collaborative: FloatArray
 ) -> CandidateFeatures:
     """Returns the static features of the candidates of a level; an advertiser is the mean of its products.
 
@@ -153,40 +153,30 @@ def read_candidate_features(
         item_content: [number of items, C].
         level: `item` or `advertiser`.
         collaborative: [N, K] (`read_collaborative`).
-        as_of_us: a price that the catalogue lacks is read from events that arrived before.
     """
-    price = read_prices(sequences, as_of_us=as_of_us)
-    metadata = np.concatenate([_one_hot(sequences.item_category[:, 0]), price[:, None]], axis=1)
-    owner = sequences.item_advertiser
+    categories, price = _one_hot(sequences.item_category[:, 0]), read_prices(sequences)
+    metadata = np.concatenate([categories, price[:, None]], axis=1)
+    advertiser = np.asarray(sequences.item_advertiser)
     if level == "item":
-        return CandidateFeatures(np.asarray(item_content), metadata, collaborative, np.asarray(owner))
+        return CandidateFeatures(np.asarray(item_content), metadata, collaborative, advertiser)
     num = len(sequences.advertisers)
-    content = _unit(_mean_by(owner, item_content, num))
-    nobody = np.zeros(num, np.int32)
-    return CandidateFeatures(content, _mean_by(owner, metadata, num), collaborative, nobody)
+    content, metadata = (_mean_by(advertiser, values, num) for values in (item_content, metadata))
+    return CandidateFeatures(_unit(content), metadata, collaborative, np.zeros(num, np.int32))
 
 
-def read_prices(sequences: Sequences, *, as_of_us: int) -> FloatArray:
-    """Returns the log price of each item, [N], standardised over the items that have one; 0 where unknown.
+def read_prices(sequences: Sequences) -> FloatArray:
+    """Returns the log of the catalogue's price of each item, [N], standardised over the items that have one.
 
-    The price is the catalogue's, or else the geometric mean of what was paid in events that arrived before
-    `as_of_us`: whether an item has a price must not tell that it will be sold.
+    0 where it is unknown; at most three standard deviations, so that a typing error in a feed stays small.
+    What was paid in events is not read: whether a product has a price must not tell that it will be sold.
     """
-    histories, num = sequences.histories, len(sequences.items)
-    paid = np.flatnonzero((histories.arrived_us < as_of_us) & (histories.price > 0))
-    item = histories.item[paid]
-    count = np.bincount(item, minlength=num)[:num]
-    summed = np.bincount(item, np.log(histories.price[paid]), minlength=num)[:num]
-    log_price = np.where(count > 0, summed / np.maximum(count, 1), np.nan)
-    is_listed = sequences.item_price > 0
-    log_price[is_listed] = np.log(sequences.item_price[is_listed])
-    log_price[:FIRST_INDEX] = np.nan
-    is_known = np.isfinite(log_price)
-    if not is_known.any():
-        return np.zeros(num, np.float32)
-    centred = (log_price - log_price[is_known].mean()) / max(float(log_price[is_known].std()), 1e-6)
-    prices: FloatArray = np.where(is_known, np.clip(centred, -_MAX_DEVIATIONS, _MAX_DEVIATIONS), 0)
-    return prices.astype(np.float32)
+    is_known = sequences.item_price > 0
+    prices = np.zeros(len(sequences.items), np.float32)
+    if is_known.any():
+        log_price = np.log(sequences.item_price[is_known])
+        centred = (log_price - log_price.mean()) / max(float(log_price.std()), 1e-6)
+        prices[is_known] = np.clip(centred, -_MAX_DEVIATIONS, _MAX_DEVIATIONS)
+    return prices
 
 
 def _one_hot(category: npt.NDArray[np.int32]) -> FloatArray:

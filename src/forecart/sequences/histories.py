@@ -218,11 +218,11 @@ def _columns_of(part: pl.DataFrame, vocabularies: Vocabularies) -> dict[str, npt
         "item": vocabularies.items.index(part[columns.ITEM_ID]),
         "occurred_us": part[columns.OCCURRED_AT].to_physical().to_numpy(),
         "arrived_us": part[columns.ARRIVED_AT].to_physical().to_numpy(),
-        "price": part.select(unit_price())[columns.PRICE].fill_null(float("nan")).to_numpy(),
+        "price": part.select(_unit_price())[columns.PRICE].fill_null(float("nan")).to_numpy(),
     }
 
 
-def unit_price() -> pl.Expr:
+def _unit_price() -> pl.Expr:
     """Returns the price of one unit, value / quantity; null where it is unknown or not positive and finite.
 
     A row without a quantity is of one unit.

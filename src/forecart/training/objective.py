@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from forecart.model.chunked_softmax import chunked_softmax_loss
+from forecart.model.blocked_softmax import blocked_softmax_loss
 from forecart.model.losses import (
     OwnNegatives,
     Positives,
@@ -94,11 +94,11 @@ class Objective:
         return RowCandidates(batch.future_row_H[is_masked_H], batch.future_H[is_masked_H])
 
     def _full(self, model: TwoTower, batch: TowerBatch) -> Tensor:
-        if _has_one_positive_a_row(batch) and not len(batch.own_row_M) and not len(batch.future_row_H):
-            return self._full_in_chunks(model, batch)
+        future = self._masked_future(batch)
+        if _has_one_positive_a_row(batch) and not len(batch.own_row_M) and not len(future.row_M):
+            return self._full_in_blocks(model, batch)
         num = model.num_candidates
         masked_BN = (torch.arange(num, device=batch.offsets.device) < FIRST_INDEX)[None]
-        future = self._masked_future(batch)
         if len(future.row_M):
             masked_BN = masked_BN.repeat(batch.num_rows, 1)
             masked_BN[future.row_M, future.index_M] = True
@@ -110,13 +110,17 @@ class Objective:
             masked_BN=masked_BN,
         )
 
-    def _full_in_chunks(self, model: TwoTower, batch: TowerBatch) -> Tensor:
+    def _full_in_blocks(self, model: TwoTower, batch: TowerBatch) -> Tensor:
         """The same loss for rows of one positive and without own pairs."""
         bias_N = model.prior_logit(batch.log_share_NS)
         bias_N = bias_N.masked_fill(torch.arange(len(bias_N), device=bias_N.device) < FIRST_INDEX, -math.inf)
         user_BD = model.encode_users(batch) / model.temperature()
-        return chunked_softmax_loss(
-            user_BD, model.encode_candidates(), bias_N, batch.positive_P, self._weights(batch)
+        return blocked_softmax_loss(
+            user_BD,
+            candidate_ND=model.encode_candidates(),
+            bias_N=bias_N,
+            target_B=batch.positive_P,
+            weight_B=self._weights(batch),
         )
 
     def _sampled(self, model: TwoTower, batch: TowerBatch, generator: torch.Generator) -> Tensor:

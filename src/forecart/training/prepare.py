@@ -69,13 +69,13 @@ def prepare_examples(
         builder.histories, cuts_us=cuts, contract=contract, level=level, known_before_us=learn_until_us
     )
     populations = {int(cut): read_population(builder.log, int(cut)) for cut in np.unique(labels.cut_us)}
-    window_us = (contract.gap_days + contract.window_days) * DAY_US
     cap = contract.max_positives
     is_capped = cap is not None and int(np.diff(labels.offsets).max(initial=0)) >= cap
     builder = replace(
         builder,
         known_before_us=learn_until_us,
-        window_us=window_us,
+        gap_us=contract.gap_days * DAY_US,
+        window_us=(contract.gap_days + contract.window_days) * DAY_US,
         reads_future=is_capped or settings.loss.mask_own_future,
     )
     return Examples(builder, labels, populations, settings, seed)

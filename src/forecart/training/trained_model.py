@@ -75,9 +75,7 @@ def read_features(
             if settings.collaborative_width
             else np.zeros((log.num_candidates, 0), np.float32)
         )
-        return read_candidate_features(
-            sequences, content, level=level, collaborative=collaborative, as_of_us=learn_until_us
-        )
+        return read_candidate_features(sequences, content, level=level, collaborative=collaborative)
 
     return LevelFeatures(features("advertiser"), features("item"))
 
@@ -93,7 +91,7 @@ def build_model(
         item_IF=_static(features.item, settings),
         candidate_NF=_static(candidate, settings),
         num_collaborative=candidate.collaborative.shape[1],
-        owner_N=torch.from_numpy(np.array(candidate.owner)),
+        advertiser_N=torch.from_numpy(np.array(candidate.advertiser)),
     )
     return TwoTower(static, settings=settings, is_causal=is_causal)
 
