@@ -42,10 +42,16 @@ from forecart.sequences.pair_log import PairLog
 from forecart.sequences.split import ID_COLUMN, PLURAL, SECTION, Level
 from forecart.training.checkpoint import remove_checkpoints
 from forecart.training.curves import CurveWriter
-from forecart.training.loop import Progress, Trainer
+from forecart.training.loop import Trainer
 from forecart.training.objective import Objective
 from forecart.training.prepare import prepare_examples, read_pair_logs
-from forecart.training.trained_model import build_model, load_trained, read_features, save_trained
+from forecart.training.trained_model import (
+    TRAINED_FORMAT,
+    build_model,
+    load_trained,
+    read_features,
+    save_trained,
+)
 
 NO_ENCODER: Final = "no_encoder"
 
@@ -243,7 +249,7 @@ class Workflow:
             is_causal = examples.builder.is_causal
             model = build_model(features, level=level, settings=target.model, is_causal=is_causal, seed=seed)
             num_parameters = sum(value.numel() for value in model.parameters())
-            with CurveWriter(folder / "tensorboard") as curves:
+            with CurveWriter(folder / "tensorboard", self.reporter) as curves:
                 trainer = Trainer(
                     model,
                     examples,
@@ -252,8 +258,8 @@ class Workflow:
                     folder,
                     seed,
                     validate=self._validation(level),
-                    on_step=lambda progress: self._show_step(title, progress, curves),
-                    on_epoch=lambda entry: self._show_epoch(entry, curves),
+                    on_step=curves.step,
+                    on_epoch=curves.epoch,
                 )
                 curve = trainer.run()
             save_trained(folder, model.cpu(), features=features, level=level, is_causal=is_causal)
@@ -273,16 +279,6 @@ class Workflow:
             return validation_measures(measure_target(data, scorers, baselines=[], index_size=0, seed=0))
 
         return validate
-
-    def _show_step(self, title: str, progress: Progress, curves: CurveWriter) -> None:
-        curves.step(progress)
-        note = f"loss {progress.loss:.3f}, {progress.rows_per_s:,.0f} rows/s, {progress.eta_s:.0f} s left"
-        self.reporter.progress("training", progress.step, progress.num_steps, note)
-
-    def _show_epoch(self, entry: dict[str, Any], curves: CurveWriter) -> None:
-        curves.epoch(entry)
-        measures = ", ".join(f"{name} {value:.4f}" for name, value in entry.get("validation", {}).items())
-        self.reporter.say(f"epoch {entry['epoch']}: loss {entry['loss']:.4f} {measures}".rstrip())
 
     # --- evaluation -----------------------------------------------------------------------------------
 
@@ -382,7 +378,7 @@ class Workflow:
                 self._dump("labels"),
                 target.model.model_dump(mode="json"),
                 target.training.model_dump(mode="json"),
-                self.config.seed + seed_number,
+                {"seed": self.config.seed + seed_number, "format": TRAINED_FORMAT},
             ]
         )
 

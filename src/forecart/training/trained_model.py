@@ -14,6 +14,7 @@ import polars as pl
 import torch
 
 from forecart import artifacts
+from forecart.errors import ArtifactError
 from forecart.model.settings import ModelSettings
 from forecart.model.two_tower import StaticFeatures, TwoTower
 from forecart.sequences.build import Sequences
@@ -29,6 +30,8 @@ from forecart.training.checkpoint import read_tensors, write_tensors
 
 WEIGHTS_FILE: Final = "weights.safetensors"
 SETTINGS_FILE: Final = "settings.json"
+# Raised when the same inputs give another model or other files.
+TRAINED_FORMAT: Final = 2
 _FEATURES: Final = "features"
 
 
@@ -114,7 +117,12 @@ def save_trained(
     features.save(folder / _FEATURES)
     artifacts.write_json(
         folder / SETTINGS_FILE,
-        {"level": level, "is_causal": is_causal, "model": model.settings.model_dump(mode="json")},
+        {
+            "format": TRAINED_FORMAT,
+            "level": level,
+            "is_causal": is_causal,
+            "model": model.settings.model_dump(mode="json"),
+        },
     )
 
 
@@ -122,9 +130,14 @@ def load_trained(folder: Path) -> TwoTower:
     """Loads a trained model, ready to embed.
 
     Raises:
-        ArtifactError: a file is missing or damaged.
+        ArtifactError: a file is missing or damaged, or the model is of another format.
     """
     facts: dict[str, Any] = artifacts.read_json(folder / SETTINGS_FILE)
+    if facts.get("format") != TRAINED_FORMAT:
+        raise ArtifactError(
+            f"a trained model of format {TRAINED_FORMAT} is read, {folder} is of "
+            f"format {facts.get('format')}: train it again"
+        )
     model = build_model(
         LevelFeatures.load(folder / _FEATURES),
         level=facts["level"],
