@@ -35,6 +35,21 @@ def test_a_file_gets_a_line_for_each_finished_piece_of_work():
     assert rest == ["epoch 1: loss [bold]2[/bold]", "reading: done 9 rows", "sorting: done"]
 
 
+def test_a_file_hears_of_long_work_now_and_then(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("forecart.observe.time.perf_counter", lambda: now[0])
+    reporter, file = make_reporter()
+    with reporter:
+        for done in range(8):
+            now[0] = 10.0 * (done + 1)
+            reporter.progress("training", done, 8, "loss 2")
+    assert lines_of(file) == [
+        "training: 3 of 8, about 50 s left loss 2",
+        "training: 6 of 8, about 20 s left loss 2",
+        "training: done loss 2",
+    ]
+
+
 def test_long_lines_are_not_broken():
     reporter, file = make_reporter()
     reporter.say("word " * 40)

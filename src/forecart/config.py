@@ -7,6 +7,7 @@ message says which rule was broken where.
 
 import tomllib
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -21,6 +22,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from forecart.errors import ConfigError
 from forecart.events.schema import EventsConfig, SourceConfig
@@ -213,10 +215,33 @@ def validate_config(tree: dict[str, Any], *, where: str) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the whole"
+        # A misspelt key is the cause where another is then missing.
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ConfigError(f"{where}: {place}: {first['msg']}; {first['input']!r:.80} arrived{more}") from None
+        raise ConfigError(f"{where}: {_explain(first)}{more}") from None
+
+
+def _explain(error: ErrorDetails) -> str:
+    *above, key = [str(part) for part in error["loc"]] or ["the whole"]
+    place = ".".join([*above, key])
+    if error["type"] == "missing":
+        return f"{place} is required, it is not there"
+    if error["type"] != "extra_forbidden":
+        return f"{place}: {error['msg']}; {error['input']!r:.80} arrived"
+    known = _keys_at(RunConfig, above)
+    close = get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+    return f"{place}: there is no such key; {hint}"
+
+
+def _keys_at(model: type[BaseModel], above: list[str]) -> list[str]:
+    """Returns the keys of the section at a path, none where the path leaves the sections."""
+    for name in above:
+        found = model.model_fields[name].annotation if name in model.model_fields else None
+        if not (isinstance(found, type) and issubclass(found, BaseModel)):
+            return []
+        model = found
+    return list(model.model_fields)
 
 
 def _resolve_paths(source: dict[str, Any], folder: Path) -> dict[str, Any]:

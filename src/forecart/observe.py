@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 _INDENT: Final = " " * 11
+# Where there is no terminal: how often work that takes long says that it goes on.
+_TELL_EVERY_S: Final = 30.0
 
 
 class Reporter(Protocol):
@@ -46,7 +48,7 @@ class ConsoleReporter:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._label, self._note = "", ""
-        self._started_s = time.perf_counter()
+        self._started_s = self._told_s = self._began_s = time.perf_counter()
 
     def __enter__(self) -> Self:
         return self
@@ -68,6 +70,16 @@ class ConsoleReporter:
         self._note = note
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=total, note=note)
+        elif time.perf_counter() - self._told_s >= _TELL_EVERY_S:
+            self._tell_progress(done, total)
+
+    def _tell_progress(self, done: int, total: int | None) -> None:
+        self._told_s = time.perf_counter()
+        place = f"{done:,}"
+        if total and done:
+            left_s = (total - done) * (self._told_s - self._began_s) / done
+            place = f"{done:,} of {total:,}, about {left_s:.0f} s left"
+        self._print(f"{_INDENT}{self._label}: {place} {self._note}".rstrip())
 
     def say(self, text: str) -> None:
         """Prints a line, above the bar where there is one."""
@@ -79,6 +91,7 @@ class ConsoleReporter:
 
     def _begin_piece(self, label: str) -> None:
         self._label = label
+        self._began_s = self._told_s = time.perf_counter()
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn(f"{_INDENT}{{task.description}}", markup=False),

@@ -88,8 +88,7 @@ class Workflow:
     # --- the stages -----------------------------------------------------------------------------------
 
     def events(self) -> dict[str, Any]:
-        """Reads the log into the event store, after noting the configuration in the folder."""
-        artifacts.write_json(self.folder / artifacts.CONFIG, self.config.model_dump(mode="json"))
+        """Reads the log into the event store and notes the configuration of what is there."""
         files = [*self.config.source.events, self.config.source.catalogue]
         key = artifacts.hash_value([artifacts.describe_files(files), self._dump("source", "events")])
         folder = self.folder / "events"
@@ -102,6 +101,7 @@ class Workflow:
                     key=key,
                     report=lambda rows: self.reporter.progress("reading events", rows, None),
                 )
+        artifacts.write_json(self.folder / artifacts.CONFIG, self.config.model_dump(mode="json"))
         return dict(artifacts.read_json(folder / artifacts.MANIFEST))
 
     def sequences(self) -> None:

@@ -55,6 +55,35 @@ def test_a_rule_broken_in_a_file_is_named(tmp_path):
     assert "labels.window_days" in forecart("run", path, code=2).stderr
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "window_days = ",
+            "window_dayz = ",
+            "labels.window_dayz: there is no such key; did you mean window_days?",
+        ),
+        ("[labels]", "[label]", "label: there is no such key; did you mean labels?"),
+        ("[split]", "zzz = 1\n[split]", "labels.zzz: there is no such key; known are positives, "),
+        (
+            "as_of = ",
+            "qqq = ",
+            "split.qqq: there is no such key; known are as_of, test_cuts, validate_before",
+        ),
+    ],
+)
+def test_a_misspelt_key_is_named_with_what_was_meant(tmp_path, old, new, said):
+    path = tmp_path / "run.toml"
+    path.write_text(forecart("config", "show", "nano").stdout.replace(old, new, 1))
+    assert said in forecart("run", path, code=2).stderr
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    said = forecart("run", "nano", "--output", tmp_path / "file" / "run", code=2).stderr
+    assert said.splitlines()[-1].startswith(f"error: {tmp_path}/file") and "Traceback" not in said
+
+
 def test_an_interruption_says_how_to_go_on(monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt

@@ -73,7 +73,43 @@ def test_a_click_log_with_a_feed(tmp_path: Path) -> None:
     assert guess.source["time_unit"] == "ms"
     assert set(guess.label["positives"]) == {"checkout", "add_to_cart"}
     assert guess.source["constants"] == {}
+    assert guess.source["catalogue_columns"] == {"item_id": "id", "title": "title", "advertiser_id": "brand"}
     _runs(guess, tmp_path / "events", 100)
+
+
+def test_a_feed_with_the_headings_of_a_log(tmp_path: Path) -> None:
+    path = _write(tmp_path / "log.csv", "user,sku,date,colour", ["u1,i1,{iso},red", "u2,i2,{iso},blue"])
+    rows = [b"sku,merchant,name,department,list_price", b"i1,Lumo,Lamp,Light,3", b"i2,Sedia,Chair,Seat,4"]
+    guess = guess_config(path, write_lines(tmp_path / "feed.csv", rows))
+    assert guess.source["catalogue_columns"] == {
+        "item_id": "sku",
+        "title": "name",
+        "advertiser_id": "merchant",
+        "category": "department",
+        "price": "list_price",
+    }
+    assert any("not used: 'colour'" in sentence for sentence in guess.sentences)
+    _runs(guess, tmp_path / "events", 100)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [(b"sku,name", "advertiser_id.*sku, name"), (None, "feed.csv")]
+)
+def test_a_feed_that_cannot_be_one_is_refused(tmp_path: Path, names: bytes | None, message: str) -> None:
+    path = _write(tmp_path / "log.csv", "user,sku,date", ["u1,i1,{iso}"])
+    if names is not None:
+        write_lines(tmp_path / "feed.csv", [names, b"i1,Lamp"])
+    with pytest.raises(DataError, match=message):
+        guess_config(path, tmp_path / "feed.csv")
+
+
+def test_a_year_mistyped_does_not_move_the_cuts(tmp_path: Path) -> None:
+    path = _write(tmp_path / "log.csv", "user,brand,date", ["u1,b1,{iso}", "u2,b2,{iso}"])
+    expected = guess_config(path).cuts
+    path.write_text(path.read_text() + "u1,b1,2091-01-01\n")
+    guess = guess_config(path)
+    assert guess.cuts == expected
+    assert any("1 rows lie in the future" in sentence for sentence in guess.sentences)
 
 
 def test_canonical_json_needs_no_explanation(tmp_path: Path) -> None:

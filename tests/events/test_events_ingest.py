@@ -218,6 +218,20 @@ def test_more_than_two_percent_stops_the_run_but_shows_the_rows(tmp_path: Path) 
     assert not list((tmp_path / "events").glob("part-*"))
 
 
+def test_a_log_that_is_refused_leaves_the_store_that_was_there(tmp_path: Path) -> None:
+    lines, expected = _spread(to_json_lines(ROWS[:900]), _bad_json())
+    sound = write_lines(tmp_path / "log.jsonl", to_json_lines(ROWS[:900]))
+    ingest(sound, tmp_path / "events")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "events").iterdir()}
+    with pytest.raises(DataError, match=r"refused\.parquet"):
+        ingest(write_lines(tmp_path / "damaged.jsonl", lines), tmp_path / "events")
+    assert pl.read_parquet(tmp_path / "events" / "refused.parquet").height == len(expected)
+    after = {path.name: path.read_bytes() for path in (tmp_path / "events").iterdir()}
+    assert after.pop("refused.parquet") and after == before
+    ingest(sound, tmp_path / "events")
+    assert sorted(path.name for path in (tmp_path / "events").iterdir()) == sorted(before)
+
+
 def test_a_fixed_log_replayed_is_the_clean_store(clean: Path, tmp_path: Path) -> None:
     broken = [row | ({"occurred_at": "?"} if number % 50 == 0 else {}) for number, row in enumerate(ROWS)]
     ingest(

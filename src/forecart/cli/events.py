@@ -18,7 +18,7 @@ from forecart.cli.terminal import (
     told,
 )
 from forecart.errors import DataError
-from forecart.events.ingest import QUARANTINE_FILE
+from forecart.events.ingest import QUARANTINE_FILE, REFUSED_FILE
 from forecart.events.quarantine import count_reasons
 
 if TYPE_CHECKING:
@@ -66,21 +66,23 @@ def validate(
 def _read_events(workflow: "Workflow") -> dict[str, Any]:
     """Returns the facts of the event store, or of a log that was refused for its rejected rows."""
     folder = workflow.folder / "events"
-    quarantine, manifest = folder / QUARANTINE_FILE, folder / artifacts.MANIFEST
-    if not manifest.exists():
-        # Of an earlier attempt: it must not pass for the rows of this one.
+    quarantine = folder / QUARANTINE_FILE
+    refused = folder / REFUSED_FILE if (folder / artifacts.MANIFEST).exists() else quarantine
+    # Of an earlier attempt: it must not pass for the rows of this one.
+    (folder / REFUSED_FILE).unlink(missing_ok=True)
+    if refused == quarantine:
         quarantine.unlink(missing_ok=True)
     try:
         facts = workflow.events()
     except DataError as error:
-        if manifest.exists() or not quarantine.exists():
+        if not refused.exists():
             raise
-        reasons = count_reasons(pl.read_parquet(quarantine))
+        reasons = count_reasons(pl.read_parquet(refused))
         return {
             "is_accepted": False,
             "error": str(error),
             "rejected": reasons,
-            "quarantine": str(quarantine),
+            "quarantine": str(refused),
         }
     shown = {name: facts[name] for name in _FACTS}
     return {"is_accepted": True, "error": None, **shown, "quarantine": str(quarantine)}

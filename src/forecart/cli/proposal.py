@@ -167,6 +167,7 @@ def _render_source(source: dict[str, Any]) -> str:
 
 _TABLES: Final = {
     "columns": "what forecart calls a column = what the file calls it",
+    "catalogue_columns": "the same for the catalogue",
     "constants": "one value for every row, for what the file does not say",
     "event_types": f"what the file calls an event = one of {', '.join(columns.EVENT_TYPES)}",
 }

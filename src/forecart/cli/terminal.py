@@ -30,14 +30,19 @@ DEFAULT_RUN: Final = Path("runs/demo")
 
 
 class ErrorsAsLines(TyperGroup):
-    """The root of all commands: what goes wrong on purpose becomes one line and an exit code."""
+    """The root of all commands: what the user or the machine got wrong becomes one line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command; a `ForecartError` exits with 2, an interruption with 130."""
+        """Runs the command; a `ForecartError` or a file that fails exits with 2, an interruption with 130."""
         try:
             return super().invoke(ctx)
         except ForecartError as error:
             typer.echo(f"error: {to_printable(' '.join(str(error).split()))}", err=True)
+            raise typer.Exit(MISTAKE) from None
+        except OSError as error:
+            if error.filename is None:
+                raise
+            typer.echo(f"error: {to_printable(str(error.filename))}: {error.strerror}", err=True)
             raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt:
             typer.echo("interrupted: the same command again continues where this one stopped", err=True)

@@ -15,9 +15,16 @@ import polars as pl
 from forecart import columns as c
 from forecart.errors import DataError
 from forecart.events.catalogue import find_catalogue_columns
-from forecart.events.guess_columns import MAX_EVENT_TYPES, Sample, guess_columns, guess_time, read_sample
+from forecart.events.guess_columns import (
+    MAX_EVENT_TYPES,
+    Sample,
+    guess_columns,
+    guess_time,
+    name_columns,
+    read_sample,
+)
 from forecart.events.readers import read_column_names, read_table
-from forecart.events.schema import RowRules, SourceConfig
+from forecart.events.schema import CATALOGUE_SCHEMA, RowRules, SourceConfig
 from forecart.events.validation import EARLIEST_US, LATEST_US, parse_text, parse_time
 
 _MEANINGS: Final[dict[str, str]] = {
@@ -57,6 +64,7 @@ class _Facts:
     """What one pass over the log tells."""
 
     num_rows: int = 0
+    num_ahead: int = 0
     first_us: int | None = None
     last_us: int | None = None
     event_types: dict[str, int] = field(default_factory=dict)
@@ -73,7 +81,12 @@ def guess_config(events_path: Path, catalogue_path: Path | None = None) -> Guess
     columns = guess_columns(sample)
     _check_found(sample, columns)
     sentences = [f"{canonical} is the column {name!r}" for canonical, name in columns.items()]
-    constants = _guess_constants(columns, catalogue_path, sample, sentences)
+    unused = [name for name in sample.names if name not in columns.values()]
+    if unused:
+        names = ", ".join(map(repr, unused))
+        sentences.append(f"not used: {names}; what matters can be named under [source.columns]")
+    catalogue_columns = _guess_catalogue(catalogue_path, sample.separator, sentences)
+    constants = _guess_constants(columns, catalogue_columns, sentences)
     time = guess_time(sample.column(columns[c.OCCURRED_AT]))
     sentences += _say_time(time.time_unit, time.time_format)
     source: dict[str, Any] = {
@@ -85,7 +98,8 @@ def guess_config(events_path: Path, catalogue_path: Path | None = None) -> Guess
         "separator": sample.separator,
     }
     source |= {"time_format": time.time_format} if time.time_format else {}
-    source |= {"catalogue": str(catalogue_path)} if catalogue_path else {}
+    if catalogue_path is not None:
+        source |= {"catalogue": str(catalogue_path), "catalogue_columns": catalogue_columns}
     facts = _scan(sample, columns, RowRules(time_unit=time.time_unit, time_format=time.time_format))
     source["event_types"] = _guess_event_types(facts, sentences)
     canonical_types = set(source["event_types"].values()) or set(constants.values()) & set(c.EVENT_TYPES)
@@ -107,21 +121,38 @@ def _check_found(sample: Sample, columns: dict[str, str]) -> None:
         )
 
 
+def _guess_catalogue(path: Path | None, separator: str, sentences: list[str]) -> dict[str, str]:
+    """Returns canonical -> the feed's name of every column of the catalogue that can be told."""
+    if path is None:
+        return {}
+    names = read_column_names(path, separator=separator)
+    known = find_catalogue_columns(names, {})
+    found = known | {name: column for name, column in name_columns(names).items() if name not in known}
+    found = {name: column for name, column in found.items() if name in CATALOGUE_SCHEMA}
+    missing = [name for name in (c.ITEM_ID, c.ADVERTISER_ID) if name not in found]
+    if missing:
+        raise DataError(
+            f"a catalogue must name {' and '.join(missing)} of each product; {path.name} has the columns "
+            f"{', '.join(names)}: rename a column, or leave the catalogue out"
+        )
+    pairs = ", ".join(f"{name} is {column!r}" for name, column in found.items())
+    sentences.append(f"in the catalogue {pairs}")
+    return found
+
+
 def _guess_constants(
-    columns: dict[str, str], catalogue_path: Path | None, sample: Sample, sentences: list[str]
+    columns: dict[str, str], catalogue_columns: dict[str, str], sentences: list[str]
 ) -> dict[str, str]:
     constants = {}
     if c.EVENT_TYPE not in columns:
         constants[c.EVENT_TYPE] = "checkout"
-        sentences.append("no column says what kind of event a row is: every row is taken as a checkout")
+        sentences.append("NO COLUMN SAYS WHAT KIND OF EVENT A ROW IS: every row is taken as a checkout")
     if c.ADVERTISER_ID in columns:
         return constants
-    if catalogue_path is not None:
-        found = find_catalogue_columns(read_column_names(catalogue_path, separator=sample.separator), {})
-        if c.ADVERTISER_ID in found and c.ITEM_ID in found:
-            name = found[c.ADVERTISER_ID]
-            sentences.append(f"the advertiser of an event is its item's {name!r} in the catalogue")
-            return constants
+    if catalogue_columns:
+        name = catalogue_columns[c.ADVERTISER_ID]
+        sentences.append(f"the advertiser of an event is its item's {name!r} in the catalogue")
+        return constants
     constants[c.ADVERTISER_ID] = _ONE_ADVERTISER
     sentences.append(
         "nothing names an advertiser: all rows are put under one, so that only the next product is worth "
@@ -172,6 +203,10 @@ def _scan(sample: Sample, columns: dict[str, str], rules: RowRules) -> _Facts:
 def _note_times(facts: _Facts, chunk: pl.DataFrame, rules: RowRules) -> None:
     micros = chunk.select(parse_time(c.OCCURRED_AT, chunk.schema[c.OCCURRED_AT], rules)).to_series()
     plausible = micros.filter(micros.is_between(EARLIEST_US, LATEST_US))
+    # One typing error in a year must not move the cuts to where there is nothing.
+    tomorrow_us = round((datetime.now(UTC) + _DAY).timestamp() * 1e6)
+    facts.num_ahead += int((plausible > tomorrow_us).sum())
+    plausible = plausible.filter(plausible <= tomorrow_us)
     if plausible.len():
         first, last = cast(int, plausible.min()), cast(int, plausible.max())
         facts.first_us = first if facts.first_us is None else min(first, facts.first_us)
@@ -204,7 +239,9 @@ def _guess_positives(types: set[str], sentences: list[str]) -> dict[str, float]:
 def _guess_cuts(facts: _Facts, sentences: list[str]) -> tuple[int, dict[str, list[str]]]:
     """Places the last windows of the log as test, the one before them as validation."""
     if facts.first_us is None or facts.last_us is None:
-        raise DataError("a log must hold times between 1980 and 2100, none of the rows read has one")
+        raise DataError("a log must hold times between 1980 and today, none of the rows read has one")
+    if facts.num_ahead:
+        sentences.append(f"{facts.num_ahead:,} rows lie in the future: the cuts are placed without them")
     first = datetime.fromtimestamp(facts.first_us / 1e6, UTC)
     end = _floor_day(datetime.fromtimestamp(facts.last_us / 1e6, UTC)) + _DAY
     num_days = (end - _floor_day(first)).days

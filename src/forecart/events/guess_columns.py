@@ -23,14 +23,14 @@ _NAMES: Final[dict[str, str]] = {
     c.EVENT_ID: "event_id eventid uuid message_id insert_id row_id",
     c.USER_ID: "user_id userid user uid customer_id customerid customer client_id clientid "
     "visitor_id visitorid household_id member_id account_id shopper_id buyer_id "
-    "person_id profile_id anonymous_id cookie_id device_id",
+    "person_id profile_id anonymous_id cookie_id device_id shopper visitor member household",
     c.EVENT_TYPE: "event_type eventtype event event_name action action_type behavior behavior_type "
     "behaviour activity interaction type",
     c.ADVERTISER_ID: "advertiser_id advertiser brand_id brand merchant_id merchant seller_id seller "
     "vendor_id vendor manufacturer_id manufacturer shop_id shop retailer_id retailer "
     "store",
     c.ITEM_ID: "item_id itemid item product_id productid product sku asin article_id stock_code "
-    "stockcode content_id",
+    "stockcode content_id product_code item_code",
     c.OCCURRED_AT: "occurred_at timestamp event_time event_timestamp event_date datetime date_time "
     "time ts date created_at order_date purchase_date invoice_date invoicedate "
     "transaction_timestamp transaction_date unix_time",
@@ -40,8 +40,8 @@ _NAMES: Final[dict[str, str]] = {
     c.CURRENCY: "currency currency_code",
     c.CONSENT: "consent has_consent ad_consent ads_consent gdpr_consent marketing_consent opt_in",
     c.TITLE: "title product_name item_name name product_title description",
-    c.CATEGORY: "category category_code category_name product_category category_path",
-    c.PRICE: "price unit_price unitprice",
+    c.CATEGORY: "category category_code category_name product_category category_path department",
+    c.PRICE: "price unit_price unitprice list_price",
 }
 _SAMPLE_ROWS: Final = 50_000
 _FORMATS: Final = tuple(
@@ -109,6 +109,15 @@ def guess_columns(sample: Sample) -> dict[str, str]:
                 break
     if c.OCCURRED_AT not in found:
         found |= _find_by_content(sample, found)
+    return found
+
+
+def name_columns(names: Sequence[str]) -> dict[str, str]:
+    """Returns canonical -> the file's name by names alone."""
+    found: dict[str, str] = {}
+    for canonical, wanted in _NAMES.items():
+        free = [name for name in _find_named(names, wanted.split()) if name not in found.values()]
+        found |= {canonical: free[0]} if free else {}
     return found
 
 

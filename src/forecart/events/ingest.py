@@ -28,6 +28,8 @@ from forecart.events.validation import validate_events
 
 CATALOGUE_FILE: Final = "catalogue.parquet"
 QUARANTINE_FILE: Final = "quarantine.parquet"
+# Where the rejected rows of a log that was refused go, when a finished store stands there.
+REFUSED_FILE: Final = "refused.parquet"
 _SPILL_PREFIX: Final = ".spill-"
 
 
@@ -43,22 +45,27 @@ def ingest_events(
 
     Args:
         source: the opened log; its catalogue is read first.
-        folder: emptied of an earlier store before anything is written.
+        folder: an earlier store in it stays as it is until the log is read and accepted.
         config: what is accepted and how many partitions there are.
         key: the hash of the inputs, kept in the manifest (`artifacts.is_stage_complete`).
         report: called after every chunk with the number of rows read so far.
 
     Raises:
         DataError: more than `max_rejected_share` of the events or of the catalogue was rejected (the
-            quarantine is written all the same), or no event was accepted.
+            rejected rows are written all the same), or no event was accepted.
     """
-    _clear(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_spills(folder)
     with tempfile.TemporaryDirectory(dir=folder, prefix=_SPILL_PREFIX) as name:
         ingest = _Ingest(source, config, Path(name))
         ingest.spill(report)
+        for counts, what in ((ingest.counts, "events"), (ingest.catalogue.counts, "catalogue rows")):
+            if counts.rejected_share > config.max_rejected_share:
+                rejected = folder / (REFUSED_FILE if (folder / MANIFEST).exists() else QUARANTINE_FILE)
+                write_atomically(rejected, lambda path: _move(ingest.quarantine_path, path))
+                raise _too_many_rejected(counts, rejected, config.max_rejected_share, what=what)
+        _clear(folder)
         write_atomically(folder / QUARANTINE_FILE, lambda path: _move(ingest.quarantine_path, path))
-        _check_rejected(ingest.counts, folder, config.max_rejected_share, what="events")
-        _check_rejected(ingest.catalogue.counts, folder, config.max_rejected_share, what="catalogue rows")
         write_parquet(folder / CATALOGUE_FILE, ingest.catalogue.frame)
         facts = ingest.write_partitions(folder)
     if not ingest.counts.accepted:
@@ -141,13 +148,11 @@ def _split_defects(chunk: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     return broken, chunk.filter(pl.col(DEFECT).is_null())
 
 
-def _check_rejected(counts: Counts, folder: Path, max_share: float, *, what: str) -> None:
-    if counts.rejected_share <= max_share:
-        return
+def _too_many_rejected(counts: Counts, rejected: Path, max_share: float, *, what: str) -> DataError:
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.rejected.most_common())
-    raise DataError(
+    return DataError(
         f"at most {max_share:.1%} of the {what} may be rejected, {counts.rejected_share:.1%} were "
-        f"({counts.rejected.total():,} of {counts.rows_read:,}: {reasons}); see {folder / QUARANTINE_FILE}, "
+        f"({counts.rejected.total():,} of {counts.rows_read:,}: {reasons}); see {rejected}, "
         "then mend the source or its column mapping, or raise max_rejected_share"
     )
 
@@ -157,10 +162,14 @@ def _move(source: Path, target: Path) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Removes an earlier store, its marker first, and what an interrupted run left behind."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Removes an earlier store, its marker first."""
     (folder / MANIFEST).unlink(missing_ok=True)
-    for path in (*folder.glob("part-*.parquet"), folder / CATALOGUE_FILE, folder / QUARANTINE_FILE):
+    names = (CATALOGUE_FILE, QUARANTINE_FILE, REFUSED_FILE)
+    for path in (*folder.glob("part-*.parquet"), *(folder / name for name in names)):
         path.unlink(missing_ok=True)
+
+
+def _remove_spills(folder: Path) -> None:
+    """Removes what an interrupted run left behind."""
     for path in folder.glob(f"{_SPILL_PREFIX}*"):
         shutil.rmtree(path)

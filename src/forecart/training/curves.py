@@ -30,7 +30,7 @@ class CurveWriter:
 
     def step(self, progress: Progress) -> None:
         """Tells of the step; writes loss and throughput of every tenth."""
-        note = f"loss {progress.loss:.3f}, {progress.rows_per_s:,.0f} rows/s, {progress.eta_s:.0f} s left"
+        note = f"loss {progress.loss:.3f}, {progress.rows_per_s:,.0f} rows/s"
         self._reporter.progress("training", progress.step, progress.num_steps, note)
         if progress.step % _EVERY_STEPS == 0:
             self._write("train/loss", progress.loss, progress.step)
