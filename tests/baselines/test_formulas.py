@@ -20,6 +20,7 @@ from forecart.baselines.own_history import (
     OwnHistory,
 )
 from forecart.baselines.popularity import Popularity
+from forecart.baselines.skip_markov import SkipMarkov
 from forecart.columns import EVENT_TYPE_CODES
 from forecart.errors import ConfigError, DataError
 from forecart.sequences.histories import Histories
@@ -175,6 +176,28 @@ def test_markov_formula(histories):
             if begun[i]:
                 expected[user, j] += math.exp(-(CUT_DAY - day) / 14) * followed[i, j] / begun[i]
     np.testing.assert_allclose(fitted_scores(Markov(), histories), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_skip_markov_formula(histories):
+    rows = defaultdict(list)
+    for user, candidate, _ in KNOWN:
+        rows[user].append(candidate)
+    weight = np.zeros((NUM_CANDIDATES, NUM_CANDIDATES))
+    for candidates in rows.values():
+        for at, i in enumerate(candidates):
+            for distance, j in enumerate(candidates[at + 1 : at + 4], start=1):
+                weight[i, j] += 0.5 ** (distance - 1)
+    total_i, total_j = weight.sum(axis=1), weight.sum(axis=0)
+    expected = np.tile(1e-6 * share(), (NUM_USERS, 1))
+    for user, candidates in rows.items():
+        for places_back, i in enumerate(candidates[::-1][:5]):
+            for j in range(NUM_CANDIDATES):
+                if weight[i, j]:
+                    expected[user, j] += (
+                        0.5**places_back * weight[i, j] / total_i[i] ** 0.6 / total_j[j] ** 0.4
+                    )
+    found = fitted_scores(SkipMarkov(0.5, num_places=3, num_latest=5, row_power=0.6), histories)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_item_neighbours_formula(histories):

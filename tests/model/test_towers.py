@@ -40,7 +40,9 @@ def tower_of(**given):
     torch.manual_seed(0)
     static_NF = torch.randn(20, 6, generator=torch.Generator().manual_seed(3))
     static = StaticFeatures(static_NF, static_NF, static_NF, 4, torch.arange(20) // 5)
-    return CandidateTower(static, **({"width": 8, "id_rows": 32, "advertiser_rows": 0} | given))
+    return CandidateTower(
+        static, **({"width": 8, "id_rows": 32, "advertiser_rows": 0, "id_scale": 0.15} | given)
+    )
 
 
 def test_the_scaler_centres_scales_and_clips():

@@ -14,6 +14,7 @@ from forecart.baselines.own_history import (
     HistoryThenPopularity,
 )
 from forecart.baselines.popularity import Popularity
+from forecart.baselines.skip_markov import SkipMarkov
 from forecart.errors import ConfigError
 
 BASELINES: Final[dict[str, Callable[[], Baseline]]] = {
@@ -27,6 +28,7 @@ BASELINES: Final[dict[str, Callable[[], Baseline]]] = {
     "basket_popularity_7d": lambda: BasketPopularity(last_days=7),
     "history_then_popularity": HistoryThenPopularity,
     "markov": Markov,
+    "skip_markov": SkipMarkov,
     "item_knn": ItemNeighbours,
     "ease": Ease,
     "decayed_ease_popularity": DecayedEasePopularity,

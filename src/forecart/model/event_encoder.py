@@ -19,8 +19,6 @@ from forecart.model.tensors import TowerBatch
 from forecart.sequences.batches import TIME_FEATURES
 
 _NUM_TYPES: Final = len(columns.EVENT_TYPES) + 1
-# Starts small beside the static features, which carry what generalises.
-ID_SCALE: Final = 0.15
 
 
 class EventEncoder(nn.Module):
@@ -47,6 +45,7 @@ class EventEncoder(nn.Module):
         super().__init__()
         width = settings.width
         self.pooling = settings.pooling
+        self.id_scale = settings.id_scale
         self.is_causal = is_causal
         self.register_buffer("advertiser_static_AF", advertiser_static_AF, persistent=False)
         self.register_buffer("item_static_IF", item_static_IF, persistent=False)
@@ -82,7 +81,7 @@ class EventEncoder(nn.Module):
 
     def _advertiser_vectors(self, index_U: Tensor) -> Tensor:
         static_UD, id_UD = self.advertiser(self.advertiser_static_AF[index_U]), self.advertiser_id(index_U)
-        vector_UD: Tensor = static_UD + ID_SCALE * id_UD
+        vector_UD: Tensor = static_UD + self.id_scale * id_UD
         return vector_UD
 
     def _item_vectors(self, index_U: Tensor) -> Tensor:

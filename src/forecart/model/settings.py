@@ -35,6 +35,8 @@ class ModelSettings(BaseModel):
     """Share of candidates whose co-conversion vector is hidden in training, so that content learns too."""
     id_embedding: Literal["none", "hashed"] = "hashed"
     """A hashed embedding of the candidate's own id beside its features."""
+    id_scale: float = Field(default=0.15, gt=0, le=1)
+    """Length that id embeddings start with: small beside features that generalise, 1 where there are few."""
     advertiser_embedding: Literal["none", "hashed"] = "hashed"
     """For products: a hashed embedding of their advertiser beside their features."""
     id_rows: PositiveInt = 1 << 14

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from forecart.model.event_encoder import ID_SCALE, EventEncoder
+from forecart.model.event_encoder import EventEncoder
 from forecart.model.layers import Dropout, HashedEmbedding, Mlp
 from forecart.model.settings import ModelSettings
 from forecart.model.tensors import TowerBatch
@@ -86,6 +86,7 @@ class CandidateTower(nn.Module):
         width: D.
         id_rows: rows of the hashed table of candidates; 0 for none.
         advertiser_rows: rows of the hashed table of their advertisers; 0 for none.
+        id_scale: length that the embeddings of both start with.
         feature_dropout: share of candidates whose co-conversion vector is hidden in training.
     """
 
@@ -99,6 +100,7 @@ class CandidateTower(nn.Module):
         width: int,
         id_rows: int,
         advertiser_rows: int,
+        id_scale: float,
         feature_dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -106,6 +108,7 @@ class CandidateTower(nn.Module):
         self.register_buffer("advertiser_N", static.advertiser_N, persistent=False)
         self.num_collaborative = static.num_collaborative
         self.feature_dropout = feature_dropout
+        self.id_scale = id_scale
         num_features = static.candidate_NF.shape[1]
         self.linear = nn.Linear(num_features, width, bias=False)
         self.mlp = Mlp(num_features, hidden=2 * width, width_out=width)
@@ -120,9 +123,9 @@ class CandidateTower(nn.Module):
         static_NF = self._hide(self.static_NF[index_N])
         x_ND: Tensor = self.linear(static_NF) + self.mlp(static_NF)
         if self.id is not None:
-            x_ND = x_ND + ID_SCALE * self.id(index_N)
+            x_ND = x_ND + self.id_scale * self.id(index_N)
         if self.advertiser_id is not None:
-            x_ND = x_ND + ID_SCALE * self.advertiser_id(self.advertiser_N[index_N])
+            x_ND = x_ND + self.id_scale * self.advertiser_id(self.advertiser_N[index_N])
         return F.normalize(x_ND, dim=-1)
 
     def _hide(self, static_NF: Tensor) -> Tensor:

@@ -51,6 +51,7 @@ class TwoTower(nn.Module):
             width=settings.width,
             id_rows=settings.id_rows if settings.id_embedding == "hashed" else 0,
             advertiser_rows=settings.id_rows if has_advertisers else 0,
+            id_scale=settings.id_scale,
             feature_dropout=settings.feature_dropout,
         )
         self.user_tower = UserTower(static, settings=settings, is_causal=is_causal)

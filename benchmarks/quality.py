@@ -1,0 +1,163 @@
+"""Quality on single sequences, leave-one-out: `python -m benchmarks.quality FILE --name ml-1m`.
+
+FILE is Parquet with user_id, item_id and pos (the order). The last event of each user is the test, the one
+before it the validation (`--validation`); weights learn from what comes before both. Full ranking over all
+items; every figure stands twice, with seen items left out (`seen_filtered`) and kept. The events get one day
+each, the last of every user on the same day, so that one global cut splits all sequences and the workflow of
+every other run serves here too: items are its advertisers, a day is the label window.
+"""
+
+import argparse
+import json
+import resource
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from forecart import artifacts
+from forecart.config import RunConfig, to_us, validate_config
+from forecart.evaluation.provenance import read_provenance
+from forecart.evaluation.targets import measure_target, tabulate_target
+from forecart.observe import ConsoleReporter
+from forecart.workflow import Workflow
+
+RESULTS = Path(__file__).parent / "results"
+BASELINES: Final = ["popularity_all", "item_knn", "skip_markov"]
+METRICS: Final = ("hit_rate_at_10", "ndcg_at_10", "recall_at_100")
+POOLS: Final = {"all": "seen_kept", "novel": "seen_filtered"}
+_LAST_DAY: Final = datetime(2020, 1, 1, tzinfo=UTC)
+_DAY: Final = timedelta(days=1)
+# Chosen on the validation events of ml-1m (docs/log.md).
+MODEL: Final = {
+    "history_length": 200,
+    "pooling": "last",
+    "use_own_history": False,
+    "use_summary": False,
+    "content": "none",
+    "id_scale": 1.0,
+    "temperature": 0.1,
+}
+TRAINING: Final = {
+    "objective": "dense_all_action",
+    "cuts_per_history": 200,
+    "cut_stride_days": 1,
+    "batch_rows": 1024,
+    "num_epochs": 10,
+}
+
+
+def write_events(sequences: pl.DataFrame, path: Path) -> None:
+    """Writes sequences as a log: one event a day, the last of every user on `_LAST_DAY`."""
+    ordered = sequences.sort("user_id", "pos")
+    num_after = pl.len().over("user_id") - 1 - pl.int_range(pl.len()).over("user_id")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ordered.select(
+        pl.col("user_id").cast(pl.String),
+        pl.col("item_id").cast(pl.String).alias("advertiser_id"),
+        pl.lit("checkout").alias("event_type"),
+        (pl.lit(_LAST_DAY) - pl.duration(days=num_after)).alias("occurred_at"),
+    ).write_parquet(path)
+
+
+def build_config(asked: argparse.Namespace, events: Path) -> RunConfig:
+    """One label window of a day; weights stop before the validation event, whichever event is ranked."""
+    model = MODEL | json.loads(asked.model)
+    tree: dict[str, Any] = {
+        "name": asked.name,
+        "source": {"adapter": "files", "events": [str(events)]},
+        "labels": {
+            "positives": {"checkout": 1.0},
+            "window_days": 1,
+            "cuts_per_user": model["history_length"],
+        },
+        "split": {
+            "as_of": _LAST_DAY - _DAY,
+            "test_cuts": [_LAST_DAY - _DAY if asked.validation else _LAST_DAY],
+            "validate_before": False,
+        },
+        "next_advertiser": {
+            "num_seeds": asked.seeds,
+            "model": model,
+            "training": TRAINING | json.loads(asked.training),
+        },
+        "next_product": {"is_enabled": False},
+    }
+    return validate_config(tree, where="the quality benchmark")
+
+
+def measure(asked: argparse.Namespace) -> dict[str, Any]:
+    """Trains, ranks everything for everyone, and returns the tables with what they cost."""
+    events = asked.output / "log.parquet"
+    write_events(pl.read_parquet(asked.file), events)
+    config = build_config(asked, events)
+    workflow = Workflow(config, asked.output, reporter=ConsoleReporter())
+    started_s = time.process_time()
+    workflow.learn()
+    learned_s = time.process_time()
+    data = workflow.target_data("advertiser", [to_us(cut) for cut in config.split.test_cuts])
+    scorers = workflow.scorers("advertiser")
+    measured = measure_target(data, scorers, baselines=BASELINES, index_size=0, seed=0)
+    tables = tabulate_target(data, measured, num_samples=2000)
+    return {
+        "provenance": read_provenance(),
+        "is_validation": asked.validation,
+        "num_users": tables["all"]["num_rows"],
+        "num_items": data.num_candidates - 2,
+        "learn_cpu_s": learned_s - started_s,
+        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        **{name: _pick(tables[pool]) for pool, name in POOLS.items()},
+    }
+
+
+def _pick(table: dict[str, Any]) -> dict[str, Any]:
+    values = {"model": table["model"], **table["baselines"]}
+    picked: dict[str, Any] = {
+        name: {metric: one[metric] for metric in METRICS} for name, one in values.items()
+    }
+    if "seeds" in table:
+        picked["seeds"] = {metric: table["seeds"]["values"]["model"][metric] for metric in METRICS}
+    return picked
+
+
+def show(result: dict[str, Any]) -> None:
+    """Prints both tables."""
+    print(f"{result['num_users']:,} users, {result['num_items']:,} items, one event each")
+    for name in POOLS.values():
+        print(f"{name}: {' '.join(METRICS)}")
+        for system, values in result[name].items():
+            if system != "seeds":
+                print(f"  {system:16s} " + " ".join(f"{values[metric]:.4f}" for metric in METRICS))
+        for metric, values in result[name].get("seeds", {}).items():
+            print(f"  seeds, {metric}: {values}")
+    print(f"CPU-seconds to learn: {result['learn_cpu_s']:.0f}; peak memory {result['peak_memory_gb']:.1f} GB")
+    print(json.dumps(result["provenance"]))
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", type=Path, help="sequences as Parquet: user_id, item_id, pos")
+    parser.add_argument("--name", required=True, help="of the data set, in results and output")
+    parser.add_argument("--validation", action="store_true", help="rank the event before the last one")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--model", default="{}", help="model settings as JSON, over the ones chosen")
+    parser.add_argument("--training", default="{}", help="training settings as JSON, over the ones chosen")
+    parser.add_argument("--output", type=Path, help="the run's folder; runs/quality-NAME by default")
+    asked = parser.parse_args()
+    asked.output = asked.output or Path("runs") / f"quality-{asked.name}"
+    if not asked.file.exists():
+        print(f"skipped: there are no sequences at {asked.file}")
+        return
+    result = measure(asked)
+    show(result)
+    if not asked.validation:
+        artifacts.write_json(RESULTS / f"quality-{asked.name}.json", result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The benchmark on single sequences, on a planted order of which the right answer is known."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NUM_ITEMS, LENGTH = 60, 20
+MODEL = {"width": 16, "num_layers": 1, "history_length": 8, "dropout": 0.0}
+TRAINING = {"cuts_per_history": 8, "num_epochs": 12, "learning_rate": 1e-2, "warmup_steps": 5}
+
+
+@pytest.fixture
+def sequences(tmp_path):
+    """Every user goes round the same ring of items from a place of its own; rows come in any order."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {"user_id": user, "pos": pos, "item_id": int(start + pos) % NUM_ITEMS}
+        for user, start in enumerate(rng.integers(0, NUM_ITEMS, 80))
+        for pos in range(LENGTH)
+    ]
+    path = tmp_path / "sequences.parquet"
+    pl.DataFrame(rows).sample(fraction=1, shuffle=True, seed=1).write_parquet(path)
+    return path
+
+
+def run_benchmark(sequences, folder, *words):
+    command = [sys.executable, "-m", "benchmarks.quality", str(sequences), "--name", "ring", *words]
+    settings = ["--model", json.dumps(MODEL), "--training", json.dumps(TRAINING), "--output", str(folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *settings], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def rows_of(printed, section):
+    """System -> its figures, of one of the two tables."""
+    lines = printed.split(f"{section}:")[1].splitlines()[1:5]
+    return {words[0]: [float(word) for word in words[1:]] for words in map(str.split, lines)}
+
+
+def test_the_planted_order_is_found_at_the_last_event_but_one(sequences, tmp_path):
+    printed = run_benchmark(sequences, tmp_path / "run", "--validation")
+    assert f"80 users, {NUM_ITEMS} items, one event each" in printed
+    for section in ("seen_kept", "seen_filtered"):
+        found = rows_of(printed, section)
+        assert found["skip_markov"][0] > 0.95 and found["model"][0] > 0.9
+        assert found["popularity_all"][0] < 0.5
+    log = pl.read_parquet(tmp_path / "run" / "log.parquet").sort("user_id", "occurred_at")
+    steps = log.select(pl.col("advertiser_id").cast(pl.Int64).diff().over("user_id")).to_series().drop_nulls()
+    assert set(steps.mod(NUM_ITEMS)) == {1}
+    assert log.group_by("user_id").agg(pl.col("occurred_at").max())["occurred_at"].n_unique() == 1
+
+
+def test_without_the_file_it_is_skipped_with_a_reason(tmp_path):
+    assert run_benchmark(tmp_path / "none.parquet", tmp_path / "run").startswith("skipped: ")
