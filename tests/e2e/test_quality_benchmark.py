@@ -56,7 +56,7 @@ def test_the_planted_order_is_found_at_the_last_event_but_one(sequences, tmp_pat
         assert found["popularity_all"][0] < 0.5
     log = pl.read_parquet(tmp_path / "run" / "log.parquet").sort("user_id", "occurred_at")
     steps = log.select(pl.col("advertiser_id").cast(pl.Int64).diff().over("user_id")).to_series().drop_nulls()
-    assert set(steps.mod(NUM_ITEMS)) == {1}
+    assert set(steps % NUM_ITEMS) == {1}
     assert log.group_by("user_id").agg(pl.col("occurred_at").max())["occurred_at"].n_unique() == 1
 
 
