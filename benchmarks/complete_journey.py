@@ -10,13 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import METRICS, pick_table
+from benchmarks.figures import METRICS, RESULTS, pick_table
 from forecart import artifacts
 from forecart.config import RunConfig, load_config, validate_config
 from forecart.observe import ConsoleReporter
 from forecart.workflow import Workflow
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def build_config(seeds: int, content: str) -> RunConfig:

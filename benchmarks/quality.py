@@ -10,21 +10,17 @@ every other run serves here too: items are its advertisers, a day is the label w
 import argparse
 import json
 import resource
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
 
+from benchmarks.figures import RESULTS, build_parser, run_advertisers
 from forecart import artifacts
-from forecart.config import RunConfig, to_us, validate_config
+from forecart.config import RunConfig, validate_config
 from forecart.evaluation.provenance import read_provenance
-from forecart.evaluation.targets import measure_target, tabulate_target
-from forecart.observe import ConsoleReporter
-from forecart.workflow import Workflow
 
-RESULTS = Path(__file__).parent / "results"
 BASELINES: Final = ["popularity_all", "item_knn", "skip_markov"]
 METRICS: Final = ("hit_rate_at_10", "ndcg_at_10", "recall_at_100")
 POOLS: Final = {"all": "seen_kept", "novel": "seen_filtered"}
@@ -64,14 +60,13 @@ def write_events(sequences: pl.DataFrame, path: Path) -> None:
 
 def build_config(asked: argparse.Namespace, events: Path) -> RunConfig:
     """One label window of a day; weights stop before the validation event, whichever event is ranked."""
-    model = MODEL | json.loads(asked.model)
     tree: dict[str, Any] = {
         "name": asked.name,
         "source": {"adapter": "files", "events": [str(events)]},
         "labels": {
             "positives": {"checkout": 1.0},
             "window_days": 1,
-            "cuts_per_user": model["history_length"],
+            "cuts_per_user": asked.model["history_length"],
         },
         "split": {
             "as_of": _LAST_DAY - _DAY,
@@ -80,8 +75,8 @@ def build_config(asked: argparse.Namespace, events: Path) -> RunConfig:
         },
         "next_advertiser": {
             "num_seeds": asked.seeds,
-            "model": model,
-            "training": TRAINING | json.loads(asked.training),
+            "model": asked.model,
+            "training": asked.training,
         },
         "next_product": {"is_enabled": False},
     }
@@ -93,22 +88,15 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     events = asked.output / "log.parquet"
     write_events(pl.read_parquet(asked.file), events)
     config = build_config(asked, events)
-    workflow = Workflow(config, asked.output, reporter=ConsoleReporter())
-    started_s = time.process_time()
-    workflow.learn()
-    learned_s = time.process_time()
-    data = workflow.target_data("advertiser", [to_us(cut) for cut in config.split.test_cuts])
-    scorers = workflow.scorers("advertiser")
-    measured = measure_target(data, scorers, baselines=BASELINES, index_size=0, seed=0)
-    tables = tabulate_target(data, measured, num_samples=2000)
+    run = run_advertisers(config, asked.output, baselines=BASELINES)
     return {
         "provenance": read_provenance(),
         "is_validation": asked.validation,
-        "num_users": tables["all"]["num_rows"],
-        "num_items": data.num_candidates - 2,
-        "learn_cpu_s": learned_s - started_s,
+        "num_users": run.tables["all"]["num_rows"],
+        "num_items": run.data.num_candidates - 2,
+        "learn_cpu_s": run.learn_cpu_s,
         "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-        **{name: _pick(tables[pool]) for pool, name in POOLS.items()},
+        **{name: _pick(run.tables[pool]) for pool, name in POOLS.items()},
     }
 
 
@@ -138,16 +126,9 @@ def show(result: dict[str, Any]) -> None:
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = build_parser(__doc__, seeds=1, model=MODEL, training=TRAINING)
     parser.add_argument("file", type=Path, help="sequences as Parquet: user_id, item_id, pos")
     parser.add_argument("--name", required=True, help="of the data set, in results and output")
-    parser.add_argument("--validation", action="store_true", help="rank the event before the last one")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--model", default="{}", help="model settings as JSON, over the ones chosen")
-    parser.add_argument("--training", default="{}", help="training settings as JSON, over the ones chosen")
-    parser.add_argument("--output", type=Path, help="the run's folder; runs/quality-NAME by default")
     asked = parser.parse_args()
     asked.output = asked.output or Path("runs") / f"quality-{asked.name}"
     if not asked.file.exists():

@@ -9,7 +9,6 @@ label window of the log; settings were chosen on the window before it (docs/log.
 
 import argparse
 import json
-import time
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,13 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.figures import advertiser_sections, pick_table
+from benchmarks.figures import RESULTS, advertiser_sections, build_parser, pick_table, run_advertisers
 from forecart import artifacts
 from forecart.config import RunConfig, to_us, validate_config
+from forecart.evaluation.protocol import Scorer
 from forecart.evaluation.provenance import read_provenance
-from forecart.evaluation.targets import measure_target, tabulate_target
 from forecart.events.synthetic import LabelWindow, SyntheticConfig, World, bayes_scores, build_world
-from forecart.observe import ConsoleReporter
 from forecart.sequences.histories import Histories
 from forecart.workflow import Workflow
 
@@ -40,7 +38,8 @@ BASELINES = [
     "ease",
     "basket_ease_popularity",
 ]
-RESULTS = Path(__file__).parent / "results"
+MODEL = {"history_length": 48, "pooling": "last"}
+TRAINING = {"cut_stride_days": 3, "num_epochs": 7, "batch_rows": 512}
 
 
 @dataclass
@@ -82,25 +81,22 @@ def same_intent_share(vector_ND: npt.NDArray[np.float32], intent_N: npt.NDArray[
 
 def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     config = build_config(asked)
-    workflow = Workflow(config, folder, reporter=ConsoleReporter())
-    started = time.perf_counter()
-    workflow.learn()
-    trained_s = time.perf_counter() - started
     assert config.source.synthetic is not None
     world = build_world(config.source.synthetic)
-    data = workflow.target_data("advertiser", [to_us(cut) for cut in config.split.test_cuts])
-    scorers = workflow.scorers("advertiser")
-    ceiling = CeilingScorer(world, workflow.data.histories)
-    measured = measure_target(data, [*scorers, ceiling], baselines=BASELINES, index_size=0, seed=0)
-    table = tabulate_target(data, measured, num_samples=2000)
+
+    def more(workflow: Workflow) -> list[Scorer]:
+        return [CeilingScorer(world, workflow.data.histories)]
+
+    run = run_advertisers(config, folder, baselines=BASELINES, more=more)
+    scorers = run.workflow.scorers("advertiser")
     vectors = scorers[0].candidates_at(to_us(config.split.as_of)).vector_ND.numpy()[2:]
     return {
         "provenance": read_provenance(),
-        "num_events": workflow.data.histories.num_events,
-        "train_s": trained_s,
+        "num_events": run.workflow.data.histories.num_events,
+        "train_s": run.learn_s,
         "same_intent_share": same_intent_share(vectors, world.advertiser_intent),
         "same_intent_share_by_chance": 1 / config.source.synthetic.num_intents,
-        "next_advertiser": table,
+        "next_advertiser": run.tables,
     }
 
 
@@ -130,25 +126,11 @@ def show(result: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = build_parser(__doc__, seeds=1, model=MODEL, training=TRAINING)
     parser.add_argument("--num-events", type=int, default=SyntheticConfig().num_events)
     parser.add_argument("--world-seed", type=int, default=0)
-    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--num-cuts", type=int, default=14)
-    parser.add_argument(
-        "--validation", action="store_true", help="cut one window earlier, to choose settings"
-    )
-    parser.add_argument(
-        "--model", default='{"history_length": 48, "pooling": "last"}', help="model settings as JSON"
-    )
-    parser.add_argument(
-        "--training",
-        default='{"cut_stride_days": 3, "num_epochs": 7, "batch_rows": 512}',
-        help="training settings as JSON",
-    )
-    parser.add_argument("--output", type=Path, default=Path("runs/synthetic"))
+    parser.set_defaults(output=Path("runs/synthetic"))
     asked = parser.parse_args()
     result = measure(asked, asked.output)
     show(result)

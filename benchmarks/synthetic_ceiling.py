@@ -15,6 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from forecart import columns
+from forecart.baselines.conversions import ConversionLog
 from forecart.baselines.standard import BASELINES, build_baselines
 from forecart.events.synthetic import (
     LabelWindow,
@@ -80,14 +81,9 @@ def measure(config: SyntheticConfig) -> dict[str, float]:
         "filter_s": time.process_time() - generated,
         "ceiling": recall_at_10(scores, labels),
     }
+    log = ConversionLog(histories, cut_us, "advertiser", world.num_advertisers + 2, CONTRACT.conversion_codes)
     for baseline in build_baselines(BASELINES):
-        baseline.fit(
-            histories,
-            cut_us=cut_us,
-            level="advertiser",
-            num_candidates=world.num_advertisers + 2,
-            conversion_codes=CONTRACT.conversion_codes,
-        )
+        baseline.fit(log)
         figures[baseline.name] = recall_at_10(baseline.score(labels.user_index), labels)
     return figures
 

@@ -12,13 +12,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import advertiser_sections, pick_table
+from benchmarks.figures import (
+    RESULTS,
+    advertiser_sections,
+    build_parser,
+    pick_table,
+    run_advertisers,
+)
 from forecart import artifacts
-from forecart.config import RunConfig, to_us, validate_config
+from forecart.config import RunConfig, validate_config
 from forecart.evaluation.provenance import read_provenance
-from forecart.evaluation.targets import measure_target, tabulate_target
-from forecart.observe import ConsoleReporter
-from forecart.workflow import Workflow
 
 BASELINES = [
     "popularity_7d",
@@ -29,7 +32,8 @@ BASELINES = [
     "item_knn",
     "basket_ease_popularity",
 ]
-RESULTS = Path(__file__).parent / "results"
+MODEL = {"id_embedding": "none", "temperature": 1.0}
+TRAINING = {"num_epochs": 2, "cut_stride_days": 4, "batch_rows": 64, "learning_rate": 3e-4}
 
 
 def build_config(asked: argparse.Namespace) -> RunConfig:
@@ -49,16 +53,8 @@ def build_config(asked: argparse.Namespace) -> RunConfig:
 
 
 def measure(asked: argparse.Namespace) -> dict[str, Any]:
-    config = build_config(asked)
-    workflow = Workflow(config, asked.output, reporter=ConsoleReporter())
-    workflow.learn()
-    data = workflow.target_data("advertiser", [to_us(cut) for cut in config.split.test_cuts])
-    scorers = workflow.scorers("advertiser")
-    measured = measure_target(data, scorers, baselines=BASELINES, index_size=0, seed=0)
-    return {
-        "provenance": read_provenance(),
-        "next_advertiser": tabulate_target(data, measured, num_samples=2000),
-    }
+    run = run_advertisers(build_config(asked), asked.output, baselines=BASELINES)
+    return {"provenance": read_provenance(), "next_advertiser": run.tables}
 
 
 def show(result: dict[str, Any]) -> None:
@@ -78,22 +74,10 @@ def show(result: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = build_parser(__doc__, seeds=3, model=MODEL, training=TRAINING)
     parser.add_argument("--data", type=Path, help="the Tmall 2014 events as Parquet")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--num-cuts", type=int, default=12)
-    parser.add_argument("--validation", action="store_true", help="the cut that settings are chosen at")
-    parser.add_argument(
-        "--model", default='{"id_embedding": "none", "temperature": 1.0}', help="model settings as JSON"
-    )
-    parser.add_argument(
-        "--training",
-        default='{"num_epochs": 2, "cut_stride_days": 4, "batch_rows": 64, "learning_rate": 3e-4}',
-        help="training settings as JSON",
-    )
-    parser.add_argument("--output", type=Path, default=Path("runs/tmall"))
+    parser.set_defaults(output=Path("runs/tmall"))
     asked = parser.parse_args()
     if asked.data is None or not asked.data.exists():
         print(f"skipped: the Tmall 2014 log is not at {asked.data}; give its path with --data")

@@ -237,9 +237,9 @@ def test_a_scorer_fits_once_a_cut(histories, monkeypatch):
     fits = []
 
     class Counting(Popularity):
-        def fit(self, *args, **settings):
-            fits.append(settings["cut_us"])
-            return super().fit(*args, **settings)
+        def fit(self, log):
+            fits.append(log.cut_us)
+            return super().fit(log)
 
     scorer = BaselineScorer(Counting(), histories, "advertiser", NUM_CANDIDATES, frozenset({CHECKOUT}))
     for cut_us in (DAY_US, DAY_US, 2 * DAY_US):

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from forecart.baselines.conversions import ConversionLog
 from forecart.baselines.standard import BASELINES, build_baselines
 from forecart.columns import EVENT_TYPE_CODES
 from forecart.errors import ConfigError
@@ -55,13 +56,7 @@ def poisoned(histories, seed=1):
 
 def scores(name, histories, level="advertiser", users=None):
     (baseline,) = build_baselines([name])
-    baseline.fit(
-        histories,
-        cut_us=CUT_US,
-        level=level,
-        num_candidates=NUM_CANDIDATES,
-        conversion_codes=frozenset({CHECKOUT}),
-    )
+    baseline.fit(ConversionLog(histories, CUT_US, level, NUM_CANDIDATES, frozenset({CHECKOUT})))
     assert baseline.name == name
     return baseline.score(np.arange(histories.num_users, dtype=np.int32) if users is None else users)
 

@@ -6,6 +6,7 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from forecart.baselines.conversions import ConversionLog
 from forecart.sequences.histories import Histories
 
 
@@ -20,24 +21,8 @@ class Baseline(Protocol):
     def name(self) -> str:
         """The name in tables and files; holds `ease` where EASE is in the score."""
 
-    def fit(
-        self,
-        histories: Histories,
-        *,
-        cut_us: int,
-        level: str,
-        num_candidates: int,
-        conversion_codes: frozenset[int],
-    ) -> Self:
-        """Learns from the rows that arrived before `cut_us` and returns itself.
-
-        Args:
-            histories: all events, later ones too: they must not matter.
-            cut_us: microseconds since the epoch.
-            level: `advertiser` or `item`.
-            num_candidates: N, the size of the index space, padding and unknown included.
-            conversion_codes: the event types that count as conversions.
-        """
+    def fit(self, log: ConversionLog) -> Self:
+        """Learns from the rows of the log that arrived before its cut and returns itself."""
 
     def score(self, user_index: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
         """Returns the score of every candidate for each user, [B, N], finite, higher is better."""
@@ -71,11 +56,7 @@ class BaselineScorer:
         """Returns the scores at a cut, [B, N]; calls with the same cut in a row share one fit."""
         if self._fitted_cut_us != cut_us:
             self.baseline.fit(
-                self.histories,
-                cut_us=cut_us,
-                level=self.level,
-                num_candidates=self.num_candidates,
-                conversion_codes=self.conversion_codes,
+                ConversionLog(self.histories, cut_us, self.level, self.num_candidates, self.conversion_codes)
             )
             self._fitted_cut_us = cut_us
         return self.baseline.score(user_index)

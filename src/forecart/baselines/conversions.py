@@ -114,6 +114,39 @@ def read_conversions(
     )
 
 
+@dataclass(frozen=True, eq=False)
+class ConversionLog:
+    """What a baseline is fitted on: all events, and what is known of them at a cut.
+
+    Attributes:
+        histories: all events, later ones too: they must not matter.
+        cut_us: microseconds since the epoch.
+        level: `advertiser` or `item`.
+        num_candidates: N, the size of the index space, padding and unknown included.
+        conversion_codes: the event types that count as conversions.
+    """
+
+    histories: Histories
+    cut_us: int
+    level: str
+    num_candidates: int
+    conversion_codes: frozenset[int]
+
+    def read(self, codes: frozenset[int] | None = None) -> Conversions:
+        """Returns the conversions, or the rows of these event types, that arrived before the cut.
+
+        Raises:
+            ConfigError: there is no such level.
+        """
+        return read_conversions(
+            self.histories,
+            cut_us=self.cut_us,
+            level=self.level,
+            num_candidates=self.num_candidates,
+            conversion_codes=self.conversion_codes if codes is None else codes,
+        )
+
+
 def _rows_before(histories: Histories, cut_us: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
     """Returns each event that arrived before the cut and its user."""
     all_users = np.arange(histories.num_users, dtype=np.int32)

@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve  # type: ignore[import-untyped, unused-ignore]
 
-from forecart.baselines.conversions import Conversions, read_conversions
+from forecart.baselines.conversions import ConversionLog, Conversions
 from forecart.baselines.own_history import decayed_baskets
 from forecart.errors import DataError
-from forecart.sequences.histories import Histories
 
 Float32Array = npt.NDArray[np.float32]
 _MAX_SIDE: Final = 8192
@@ -35,27 +34,13 @@ class Ease:
     def __init__(self, regularisation: float = 300.0) -> None:
         self.regularisation = regularisation
 
-    def fit(
-        self,
-        histories: Histories,
-        *,
-        cut_us: int,
-        level: str,
-        num_candidates: int,
-        conversion_codes: frozenset[int],
-    ) -> Self:
+    def fit(self, log: ConversionLog) -> Self:
         """Solves for the scores; see `Baseline.fit`.
 
         Raises:
             DataError: both users and candidates with a conversion are too many for a closed form.
         """
-        conversions = read_conversions(
-            histories,
-            cut_us=cut_us,
-            level=level,
-            num_candidates=num_candidates,
-            conversion_codes=conversion_codes,
-        )
+        conversions = log.read()
         self.fit_conversions(conversions)
         return self
 
@@ -104,23 +89,9 @@ class BasketEasePopularity:
         self.decay_days = decay_days
         self._ease = Ease(regularisation)
 
-    def fit(
-        self,
-        histories: Histories,
-        *,
-        cut_us: int,
-        level: str,
-        num_candidates: int,
-        conversion_codes: frozenset[int],
-    ) -> Self:
+    def fit(self, log: ConversionLog) -> Self:
         """Fits EASE and sums the baskets; see `Baseline.fit` and `Ease.fit`."""
-        conversions = read_conversions(
-            histories,
-            cut_us=cut_us,
-            level=level,
-            num_candidates=num_candidates,
-            conversion_codes=conversion_codes,
-        )
+        conversions = log.read()
         self._ease.fit_conversions(conversions)
         self._own_UN = self.own_weights(conversions)
         self._popularity_N = (self.popularity_weight * conversions.user_share()).astype(np.float32)

@@ -1,17 +1,16 @@
 """What follows what: first-order transitions between a user's consecutive baskets, weighted by recency."""
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp  # type: ignore[import-untyped, unused-ignore]
 
-from forecart.baselines.conversions import Conversions, read_conversions
+from forecart.baselines.conversions import Conversions
+from forecart.baselines.linear import LinearBaseline
 from forecart.baselines.own_history import decayed_baskets
-from forecart.sequences.histories import Histories
 
 
-class Markov:
+class Markov(LinearBaseline):
     """score = sum over the user's candidates i of B(i) P(j | i) + .001 pop(j).
 
     P(j | i) = baskets with i whose user's next basket holds j / baskets with i that have a next one;
@@ -23,37 +22,15 @@ class Markov:
     """
 
     name = "markov"
+    popularity_weight = 0.001
 
     def __init__(self, decay_days: float = 14.0) -> None:
         self.decay_days = decay_days
 
-    def fit(
-        self,
-        histories: Histories,
-        *,
-        cut_us: int,
-        level: str,
-        num_candidates: int,
-        conversion_codes: frozenset[int],
-    ) -> Self:
-        """Counts transitions; see `Baseline.fit`."""
-        baskets = read_conversions(
-            histories,
-            cut_us=cut_us,
-            level=level,
-            num_candidates=num_candidates,
-            conversion_codes=conversion_codes,
-        ).baskets()
-        self._transition_NN = _transitions(baskets)
-        self._query_UN = decayed_baskets(baskets, self.decay_days).astype(np.float32)
-        self._popularity_N = (0.001 * baskets.user_share()).astype(np.float32)
-        return self
-
-    def score(self, user_index: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-        """Returns the expected transitions + popularity, [B, N]."""
-        followed = (self._query_UN[user_index] @ self._transition_NN).toarray()
-        score_BN: npt.NDArray[np.float32] = followed.astype(np.float32) + self._popularity_N
-        return score_BN
+    def queries_and_weights(self, conversions: Conversions) -> tuple[Any, Any]:
+        """Returns B and P."""
+        baskets = conversions.baskets()
+        return decayed_baskets(baskets, self.decay_days).astype(np.float32), _transitions(baskets)
 
 
 def _transitions(baskets: Conversions) -> Any:

@@ -1,20 +1,19 @@
 """Item-kNN: candidates that the same users convert with, weighted by how recently this user converted."""
 
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp  # type: ignore[import-untyped, unused-ignore]
 
-from forecart.baselines.conversions import read_conversions
+from forecart.baselines.conversions import Conversions
+from forecart.baselines.linear import LinearBaseline
 from forecart.baselines.own_history import decayed_baskets
 from forecart.metrics.ranking import rank_top_k
-from forecart.sequences.histories import Histories
 
 _BLOCK_ENTRIES: Final = 1 << 24
 
 
-class ItemNeighbours:
+class ItemNeighbours(LinearBaseline):
     """score = sum over the user's candidates i of B(i) S(i, j) + .001 pop(j).
 
     B(i) = sum of exp(-age / decay) over the user's baskets with i; S(i, j) is the cosine,
@@ -28,40 +27,19 @@ class ItemNeighbours:
     """
 
     name = "item_knn"
+    popularity_weight = 0.001
 
     def __init__(self, decay_days: float = 90.0, num_neighbours: int = 50, min_users: int = 3) -> None:
         self.decay_days = decay_days
         self.num_neighbours = num_neighbours
         self.min_users = min_users
 
-    def fit(
-        self,
-        histories: Histories,
-        *,
-        cut_us: int,
-        level: str,
-        num_candidates: int,
-        conversion_codes: frozenset[int],
-    ) -> Self:
-        """Finds the neighbours of every candidate; see `Baseline.fit`."""
-        baskets = read_conversions(
-            histories,
-            cut_us=cut_us,
-            level=level,
-            num_candidates=num_candidates,
-            conversion_codes=conversion_codes,
-        ).baskets()
+    def queries_and_weights(self, conversions: Conversions) -> tuple[Any, Any]:
+        """Returns B and S."""
+        baskets = conversions.baskets()
         has_converted_UN = baskets.pair_sums().astype(np.float32).sign()
-        self._nearest_NN = self._nearest(has_converted_UN)
-        self._query_UN = decayed_baskets(baskets, self.decay_days).astype(np.float32)
-        self._popularity_N = (0.001 * baskets.user_share()).astype(np.float32)
-        return self
-
-    def score(self, user_index: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-        """Returns the similarity to what the user converted with + popularity, [B, N]."""
-        similar = (self._query_UN[user_index] @ self._nearest_NN).toarray()
-        score_BN: npt.NDArray[np.float32] = similar.astype(np.float32) + self._popularity_N
-        return score_BN
+        query_UN = decayed_baskets(baskets, self.decay_days).astype(np.float32)
+        return query_UN, self._nearest(has_converted_UN)
 
     def _nearest(self, has_converted_UN: Any) -> Any:
         """Returns the cosines of the nearest neighbours, a CSR matrix [N, N]; a block of rows at a time."""

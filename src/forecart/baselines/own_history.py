@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from forecart import columns
-from forecart.baselines.conversions import Conversions, dense_rows, read_conversions
+from forecart.baselines.conversions import ConversionLog, Conversions, dense_rows
 from forecart.baselines.popularity import popular_shares
-from forecart.sequences.histories import Histories
 
 
 class OwnHistory:
@@ -32,23 +31,10 @@ class OwnHistory:
         self.popularity_weight = popularity_weight
         self.last_days = last_days
 
-    def fit(
-        self,
-        histories: Histories,
-        *,
-        cut_us: int,
-        level: str,
-        num_candidates: int,
-        conversion_codes: frozenset[int],
-    ) -> Self:
+    def fit(self, log: ConversionLog) -> Self:
         """Sums the weights; see `Baseline.fit`."""
-        conversions, history = (
-            read_conversions(
-                histories, cut_us=cut_us, level=level, num_candidates=num_candidates, conversion_codes=codes
-            )
-            for codes in (conversion_codes, self.own_codes(conversion_codes))
-        )
-        self._own_UN = self.own_weights(history)
+        conversions = log.read()
+        self._own_UN = self.own_weights(log.read(self.own_codes(log.conversion_codes)))
         share_N = popular_shares(conversions, self.last_days)
         self._popularity_N = (self.popularity_weight * share_N).astype(np.float32)
         return self

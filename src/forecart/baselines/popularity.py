@@ -5,8 +5,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from forecart.baselines.conversions import Conversions, read_conversions
-from forecart.sequences.histories import Histories
+from forecart.baselines.conversions import ConversionLog, Conversions
 
 
 class Popularity:
@@ -22,23 +21,9 @@ class Popularity:
         self.last_days = last_days
         self.name = "popularity_all" if last_days is None else f"popularity_{last_days}d"
 
-    def fit(
-        self,
-        histories: Histories,
-        *,
-        cut_us: int,
-        level: str,
-        num_candidates: int,
-        conversion_codes: frozenset[int],
-    ) -> Self:
+    def fit(self, log: ConversionLog) -> Self:
         """Counts users; see `Baseline.fit`."""
-        conversions = read_conversions(
-            histories,
-            cut_us=cut_us,
-            level=level,
-            num_candidates=num_candidates,
-            conversion_codes=conversion_codes,
-        )
+        conversions = log.read()
         self._score_N = popular_shares(conversions, self.last_days).astype(np.float32)
         return self
 

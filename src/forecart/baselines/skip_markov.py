@@ -1,19 +1,17 @@
 """What follows what, some places apart: transitions that skip, decayed by distance and by recency."""
 
-from typing import Any, Final, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp  # type: ignore[import-untyped, unused-ignore]
 
-from forecart.baselines.conversions import Conversions, read_conversions
-from forecart.sequences.histories import Histories
+from forecart.baselines.conversions import Conversions
+from forecart.baselines.linear import LinearBaseline
 from forecart.sequences.pair_log import run_starts
 
-_POPULARITY_WEIGHT: Final = 1e-6
 
-
-class SkipMarkov:
+class SkipMarkov(LinearBaseline):
     """score = sum over the user's latest rows r = 1 .. 20 of .8^(r - 1) T(i_r, j) + 1e-6 pop(j).
 
     T(i, j) = W(i, j) / (W(i, .)^.7 W(., j)^.3); W(i, j) = sum of .8^(d - 1) over pairs of rows of one user in
@@ -28,6 +26,7 @@ class SkipMarkov:
     """
 
     name = "skip_markov"
+    popularity_weight = 1e-6
 
     def __init__(
         self, decay: float = 0.8, num_places: int = 10, num_latest: int = 20, row_power: float = 0.7
@@ -37,34 +36,10 @@ class SkipMarkov:
         self.num_latest = num_latest
         self.row_power = row_power
 
-    def fit(
-        self,
-        histories: Histories,
-        *,
-        cut_us: int,
-        level: str,
-        num_candidates: int,
-        conversion_codes: frozenset[int],
-    ) -> Self:
-        """Counts transitions; see `Baseline.fit`."""
-        conversions = read_conversions(
-            histories,
-            cut_us=cut_us,
-            level=level,
-            num_candidates=num_candidates,
-            conversion_codes=conversion_codes,
-        )
+    def queries_and_weights(self, conversions: Conversions) -> tuple[Any, Any]:
+        """Returns the decayed latest rows and T."""
         ordered = conversions.at(np.lexsort((conversions.occurred_us, conversions.user)))
-        self._transition_NN = self._transitions(ordered)
-        self._query_UN = self._queries(ordered)
-        self._popularity_N = (_POPULARITY_WEIGHT * conversions.user_share()).astype(np.float32)
-        return self
-
-    def score(self, user_index: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-        """Returns the expected transitions + popularity, [B, N]."""
-        followed = (self._query_UN[user_index] @ self._transition_NN).toarray()
-        score_BN: npt.NDArray[np.float32] = followed.astype(np.float32) + self._popularity_N
-        return score_BN
+        return self._queries(ordered), self._transitions(ordered)
 
     def _transitions(self, ordered: Conversions) -> Any:
         """Returns T as a CSR matrix [N, N]."""

@@ -5,7 +5,7 @@ values. What is proposed is always said, because a wrong guess that is silent co
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -101,23 +101,22 @@ def _guess_separator(path: Path) -> str:
 
 def guess_columns(sample: Sample) -> dict[str, str]:
     """Returns canonical -> the file's name for every column that can be told."""
-    found: dict[str, str] = {}
-    for canonical, names in _NAMES.items():
-        for name in _find_named(sample.names, names.split()):
-            if name not in found.values() and _holds(canonical, sample.column(name)):
-                found[canonical] = name
-                break
+    found = name_columns(sample.names, accepts=lambda canonical, name: _holds(canonical, sample.column(name)))
     if c.OCCURRED_AT not in found:
         found |= _find_by_content(sample, found)
     return found
 
 
-def name_columns(names: Sequence[str]) -> dict[str, str]:
-    """Returns canonical -> the file's name by names alone."""
+def name_columns(
+    names: Sequence[str], *, accepts: Callable[[str, str], bool] = lambda canonical, name: True
+) -> dict[str, str]:
+    """Returns canonical -> the file's name: by names alone, unless `accepts(canonical, name)` says no."""
     found: dict[str, str] = {}
     for canonical, wanted in _NAMES.items():
-        free = [name for name in _find_named(names, wanted.split()) if name not in found.values()]
-        found |= {canonical: free[0]} if free else {}
+        for name in _find_named(names, wanted.split()):
+            if name not in found.values() and accepts(canonical, name):
+                found[canonical] = name
+                break
     return found
 
 
