@@ -10,7 +10,8 @@ import torch
 
 from forecart import columns
 from forecart.model.settings import ModelSettings
-from forecart.model.two_tower import StaticFeatures, TwoTower
+from forecart.model.static_features import StaticFeatures
+from forecart.model.two_tower import TwoTower
 from forecart.sequences.batches import BatchBuilder
 from forecart.sequences.histories import Histories
 from forecart.sequences.pair_log import PairLog
@@ -56,7 +57,7 @@ class World:
         candidate_NF = advertiser_AF if level == "advertiser" else item_IF
         num = len(candidate_NF)
         advertiser_N = torch.arange(num) // 4 if level == "item" else torch.zeros(num, dtype=torch.int64)
-        return StaticFeatures(advertiser_AF, item_IF, candidate_NF, num_collaborative, advertiser_N)
+        return StaticFeatures(advertiser_AF, item_IF, candidate_NF, num_collaborative, advertiser_N, level)
 
     def model(self, settings: ModelSettings, *, level="advertiser", is_causal=False, seed=0):
         torch.manual_seed(seed)

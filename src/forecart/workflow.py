@@ -50,6 +50,7 @@ from forecart.training.trained_model import (
     build_model,
     load_trained,
     read_features,
+    read_start,
     save_trained,
 )
 
@@ -247,7 +248,10 @@ class Workflow:
                 seed=seed,
             )
             is_causal = examples.builder.is_causal
-            model = build_model(features, level=level, settings=target.model, is_causal=is_causal, seed=seed)
+            start = read_start(self.pair_logs[level], settings=target.model, learn_until_us=until)
+            model = build_model(
+                features, level=level, settings=target.model, is_causal=is_causal, seed=seed, start=start
+            )
             num_parameters = sum(value.numel() for value in model.parameters())
             with CurveWriter(folder / "tensorboard", self.reporter) as curves:
                 trainer = Trainer(

@@ -28,10 +28,7 @@ def settings_of(**given):
 
 def encoder_of(world, *, is_causal=False, **given):
     torch.manual_seed(0)
-    static = world.static()
-    encoder = EventEncoder(
-        static.advertiser_AF, static.item_IF, settings=settings_of(**given), is_causal=is_causal
-    )
+    encoder = EventEncoder(world.static(), settings=settings_of(**given), is_causal=is_causal)
     torch.nn.init.normal_(encoder.first_token)
     return encoder.eval()
 

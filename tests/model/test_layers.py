@@ -9,14 +9,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 from forecart.model.layers import (
+    EmbeddingTable,
     HashedEmbedding,
     Mlp,
     PackedLayout,
     PackedSelfAttention,
     TransformerBlock,
+    alibi_slopes,
 )
 
 WIDTH = 16
+SLOPES = (0.0, 0.5)
 
 
 def offsets_of(lengths):
@@ -31,6 +34,9 @@ def dense_attention(layer, x_LD):
     for head in range(layer.num_heads):
         part = slice(head * head_width, (head + 1) * head_width)
         score_LL = query[:, part] @ key[:, part].T / math.sqrt(head_width)
+        if layer.distance_slope_H is not None:
+            place = torch.arange(length)
+            score_LL = score_LL - SLOPES[head] * (place[:, None] - place).abs()
         if layer.is_causal:
             score_LL = score_LL.masked_fill(torch.ones(length, length).triu(1).bool(), -torch.inf)
         heads.append(torch.softmax(score_LL, dim=1) @ value[:, part])
@@ -47,11 +53,17 @@ LENGTHS = pytest.mark.parametrize(
 )
 
 
+def attention_of(*, is_causal, has_slopes):
+    torch.manual_seed(0)
+    slope_H = torch.tensor(SLOPES) if has_slopes else None
+    return PackedSelfAttention(WIDTH, num_heads=2, is_causal=is_causal, distance_slope_H=slope_H)
+
+
 @LENGTHS
 @pytest.mark.parametrize("is_causal", [False, True])
-def test_packed_attention_is_dense_attention_of_each_row(lengths, is_causal):
-    torch.manual_seed(0)
-    layer = PackedSelfAttention(WIDTH, num_heads=2, is_causal=is_causal)
+@pytest.mark.parametrize("has_slopes", [False, True])
+def test_packed_attention_is_dense_attention_of_each_row(lengths, is_causal, has_slopes):
+    layer = attention_of(is_causal=is_causal, has_slopes=has_slopes)
     x_TD = torch.randn(sum(lengths), WIDTH, requires_grad=True)
     packed_TD = layer(x_TD, PackedLayout.from_offsets(offsets_of(lengths)))
     alone_TD = torch.cat([dense_attention(layer, row_LD) for row_LD in x_TD.split(lengths) if len(row_LD)])
@@ -64,6 +76,20 @@ def test_packed_attention_is_dense_attention_of_each_row(lengths, is_causal):
     for got, expected in zip(packed, alone, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
     assert (packed[0] != 0).any(1).all()
+
+
+@pytest.mark.parametrize("has_slopes", [False, True])
+def test_one_event_of_each_row_asks_as_it_does_among_all(has_slopes):
+    layer = attention_of(is_causal=False, has_slopes=has_slopes)
+    lengths, asking = [3, 17, 1, 5, 5], [1, 16, 0, 0, 4]
+    offsets, x_TD = offsets_of(lengths), torch.randn(sum(lengths), WIDTH)
+    layout, place_B = PackedLayout.from_offsets(offsets), offsets[:-1] + torch.tensor(asking)
+    torch.testing.assert_close(layer.attend_from(x_TD, place_B, layout), layer(x_TD, layout)[place_B])
+
+
+def test_slopes_go_down_to_zero_by_factors_of_four():
+    assert alibi_slopes(4).tolist() == [0, 1 / 16, 1 / 4, 1]
+    assert alibi_slopes(1).tolist() == [1 / 4]
 
 
 @pytest.mark.parametrize("is_causal", [False, True])
@@ -128,6 +154,20 @@ def test_a_block_is_two_residual_branches_and_trains_every_weight():
     torch.testing.assert_close(out_TD, middle_TD + mlp(norm(middle_TD)))
     out_TD.square().sum().backward()
     assert all((weight.grad != 0).any() for weight in block.parameters())
+
+
+def test_a_table_starts_where_it_is_told_and_is_zero_for_padding_and_unknown():
+    torch.manual_seed(0)
+    start_ND = torch.zeros(200, 8)
+    start_ND[:4], start_ND[5] = torch.tensor(0.5), torch.arange(8.0)
+    table = EmbeddingTable(200, 8, start_ND=start_ND)
+    index = torch.tensor([[0, 1], [3, 5]])
+    assert torch.equal(table(index)[0], torch.zeros(2, 8))
+    assert torch.equal(table(index)[1], start_ND[[3, 5]])
+    for random in (table(torch.arange(6, 200)), EmbeddingTable(200, 8)(torch.arange(2, 200))):
+        assert 0.9 < random.detach().norm(dim=1).square().mean() < 1.1
+    table(index).sum().backward()
+    assert table.weight.grad.any(1).nonzero()[:, 0].tolist() == [3, 5]
 
 
 def test_a_hashed_embedding_is_the_sum_of_its_rows_and_zero_for_padding_and_unknown():

@@ -39,10 +39,9 @@ def batch(world):
 def tower_of(**given):
     torch.manual_seed(0)
     static_NF = torch.randn(20, 6, generator=torch.Generator().manual_seed(3))
-    static = StaticFeatures(static_NF, static_NF, static_NF, 4, torch.arange(20) // 5)
-    return CandidateTower(
-        static, **({"width": 8, "id_rows": 32, "advertiser_rows": 0, "id_scale": 0.15} | given)
-    )
+    static = StaticFeatures(static_NF, static_NF, static_NF, 4, torch.arange(20) // 5, "item")
+    small = {"width": 8, "id_rows": 32, "advertiser_embedding": "none", "feature_dropout": 0.0}
+    return CandidateTower(static, settings=ModelSettings(**(small | given)))
 
 
 def test_the_scaler_centres_scales_and_clips():
@@ -57,7 +56,7 @@ def test_the_scaler_centres_scales_and_clips():
 
 
 def test_an_untrained_candidate_tower_compares_co_conversion_vectors():
-    tower = tower_of(id_rows=0, width=4)
+    tower = tower_of(id_embedding="none", width=4)
     with torch.no_grad():
         tower.linear.weight[:, 4:] = 0
     vector_ND = tower(torch.arange(20))
@@ -77,7 +76,7 @@ def test_candidate_vectors_have_length_one_and_know_ids_that_features_do_not_tel
 
 
 def test_products_of_one_advertiser_share_its_embedding_and_those_of_none_have_zeros():
-    tower, plain = tower_of(id_rows=0, advertiser_rows=32), tower_of(id_rows=0)
+    tower, plain = (tower_of(id_embedding="none", advertiser_embedding=kind) for kind in ("hashed", "none"))
     plain.load_state_dict(tower.state_dict(), strict=False)
     moved_ND = tower(torch.arange(20)) - plain(torch.arange(20))
     # Advertisers 0 and 1 are padding and unknown.

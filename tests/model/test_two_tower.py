@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from forecart.model.settings import ModelSettings
+from forecart.model.static_features import CandidateStart
 from forecart.model.tensors import to_tensors
+from forecart.model.two_tower import TwoTower
 from forecart.sequences.population import read_population
 from planted_world import DAY, START, random_world
 
@@ -33,7 +35,8 @@ def naive_score(model, batch, cosine, row, candidate):
     temperature = min(max(float(torch.exp(-model.log_scale)), 0.01), 10.0)
     tower = cosine / temperature
     share_S = batch.log_share_NS[candidate].double()
-    score = tower + sum(10 * float(w) * float(x) for w, x in zip(model.prior, share_S, strict=True))
+    prior = sum(10 * float(w) * float(x) for w, x in zip(model.prior, share_S, strict=True))
+    score = tower + (prior if model.bias is None else float(model.bias[candidate]))
     own = ((batch.own_row_M == row) & (batch.own_candidate_M == candidate)).nonzero()[:, 0]
     if model.own is None or len(own) == 0:
         return score
@@ -55,6 +58,9 @@ CASES = {
     "no advertiser": {"advertiser_embedding": "none"},
     "mean": {"pooling": "mean"},
     "last": {"pooling": "last"},
+    "table": {"id_embedding": "table"},
+    "learned prior": {"prior": "learned"},
+    "alibi": {"position_bias": "alibi"},
 }
 
 
@@ -66,6 +72,8 @@ def test_a_score_is_cosine_prior_and_own_term_pair_by_pair(world, given, level):
     model.scaler.fit(batch.own_feature_MF)
     model.log_scale.fill_(1.7)
     model.prior.copy_(torch.tensor([0.1, -0.2, 0.05, 0.3, -0.15]))
+    if model.bias is not None:
+        model.bias.copy_(torch.randn(model.num_candidates))
     score_BN = model(batch)
     assert score_BN.shape == (len(USERS), model.num_candidates)
     user_BD, candidate_ND = model.encode_users(batch), model.encode_candidates()
@@ -84,6 +92,25 @@ def test_without_tower_share_own_pairs_send_no_gradient_to_the_towers(world):
     assert max(float(grad.abs().max()) for grad in grads) < 1e-5
     grads = torch.autograd.grad(score_BN[0].sum(), list(model.user_tower.encoder.parameters()))
     assert max(float(grad.abs().max()) for grad in grads) > 1e-3
+
+
+@pytest.mark.parametrize("level", ["advertiser", "item"])
+def test_a_table_is_shared_by_candidates_and_the_events_that_name_them(world, level):
+    model, batch = world.model(settings_of(id_embedding="table"), level=level), batch_of(world, level)
+    table = model.candidate_tower.id
+    (grad_ND,) = torch.autograd.grad(model.encode_users(batch)[:, 0].sum(), table.weight)
+    named = (batch.advertiser_T if level == "advertiser" else batch.item_T).unique()
+    assert grad_ND.any(1).nonzero()[:, 0].tolist() == [index for index in named.tolist() if index >= 2]
+    (grad_ND,) = torch.autograd.grad(model.encode_candidates()[:, 0].sum(), table.weight)
+    assert grad_ND[2:].any(1).all()
+
+
+def test_what_is_learned_per_candidate_starts_where_it_is_told(world):
+    start = CandidateStart(torch.rand(world.num_items, 16), torch.rand(world.num_items))
+    settings = settings_of(id_embedding="table", prior="learned")
+    model = TwoTower(world.static("item"), settings=settings, start=start)
+    assert torch.equal(model.candidate_tower.id.weight, start.id_ND)
+    assert torch.equal(model.prior_logit(batch_of(world, "item").log_share_NS), start.bias_N)
 
 
 def test_the_temperature_is_learned_within_its_bounds(world):

@@ -9,6 +9,7 @@ import scipy.sparse as sp  # type: ignore[import-untyped, unused-ignore]
 from forecart.baselines.conversions import Conversions
 from forecart.baselines.linear import LinearBaseline
 from forecart.sequences.pair_log import run_starts
+from forecart.sequences.successors import count_successors
 
 
 class SkipMarkov(LinearBaseline):
@@ -43,13 +44,13 @@ class SkipMarkov(LinearBaseline):
 
     def _transitions(self, ordered: Conversions) -> Any:
         """Returns T as a CSR matrix [N, N]."""
-        size = ordered.shape[1]
-        weight_NN = sp.csr_matrix((size, size), dtype=np.float64)
-        for distance in range(1, self.num_places + 1):
-            first = np.flatnonzero(ordered.user[distance:] == ordered.user[:-distance])
-            weights = np.full(len(first), self.decay ** (distance - 1))
-            pairs = (ordered.candidate[first], ordered.candidate[first + distance])
-            weight_NN = weight_NN + sp.csr_matrix((weights, pairs), shape=(size, size))
+        weight_NN = count_successors(
+            ordered.user,
+            ordered.candidate,
+            num_candidates=ordered.shape[1],
+            num_places=self.num_places,
+            decay=self.decay,
+        )
         return (
             sp.diags(_inverse_power(weight_NN.sum(axis=1), self.row_power))
             @ weight_NN

@@ -13,8 +13,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from forecart import columns
-from forecart.model.layers import HashedEmbedding, Mlp, PackedLayout, PackedSelfAttention, TransformerBlock
+from forecart.model.layers import (
+    Dropout,
+    EmbeddingTable,
+    HashedEmbedding,
+    Mlp,
+    PackedLayout,
+    PackedSelfAttention,
+    TransformerBlock,
+    alibi_slopes,
+)
 from forecart.model.settings import ModelSettings
+from forecart.model.static_features import StaticFeatures
 from forecart.model.tensors import TowerBatch
 from forecart.sequences.batches import TIME_FEATURES
 
@@ -25,8 +35,7 @@ class EventEncoder(nn.Module):
     """Encodes each row's history; a row without events gets the learned empty state.
 
     Args:
-        advertiser_static_AF: static features of all advertisers, a buffer that is not saved.
-        item_static_IF: static features of all items, likewise.
+        static: features of all advertisers and items, buffers that are not saved.
         settings: sizes and pooling; at least one layer.
         is_causal: rows read a prefix of their history (`dense_all_action`): the state at its last event.
     """
@@ -36,8 +45,7 @@ class EventEncoder(nn.Module):
 
     def __init__(
         self,
-        advertiser_static_AF: Tensor,
-        item_static_IF: Tensor,
+        static: StaticFeatures,
         *,
         settings: ModelSettings,
         is_causal: bool = False,
@@ -45,14 +53,18 @@ class EventEncoder(nn.Module):
         super().__init__()
         width = settings.width
         self.pooling = settings.pooling
-        self.id_scale = settings.id_scale
+        self.level = static.level
         self.is_causal = is_causal
-        self.register_buffer("advertiser_static_AF", advertiser_static_AF, persistent=False)
-        self.register_buffer("item_static_IF", item_static_IF, persistent=False)
-        self.advertiser = nn.Linear(advertiser_static_AF.shape[1], width, bias=False)
-        self.item = nn.Linear(item_static_IF.shape[1], width, bias=False)
-        self.advertiser_id = HashedEmbedding(settings.id_rows, width)
+        self.register_buffer("advertiser_static_AF", static.advertiser_AF, persistent=False)
+        self.register_buffer("item_static_IF", static.item_IF, persistent=False)
+        self.advertiser = nn.Linear(static.advertiser_AF.shape[1], width, bias=False)
+        self.item = nn.Linear(static.item_IF.shape[1], width, bias=False)
+        has_table = settings.id_embedding == "table" and static.level == "advertiser"
+        self.advertiser_id: HashedEmbedding | None = None
+        if not has_table:
+            self.advertiser_id = HashedEmbedding(settings.id_rows, width, scale=settings.id_scale)
         self.event_type = nn.Embedding(_NUM_TYPES, width)
+        self.dropout = Dropout(settings.event_dropout)
         self.position = nn.Embedding(settings.history_length, width)
         self.numbers = nn.Linear(len(TIME_FEATURES) + 1, width)
         self.first_token = nn.Parameter(torch.zeros(width))
@@ -61,28 +73,42 @@ class EventEncoder(nn.Module):
         self.norm = nn.LayerNorm(width)
         nn.init.normal_(self.event_type.weight, std=0.1)
         nn.init.normal_(self.position.weight, std=0.02)
+        if settings.id_embedding == "table":
+            # An event starts as the row of the candidate it names: all else is small beside it.
+            for weights in (self.event_type.weight, *self.numbers.parameters()):
+                nn.init.normal_(weights, std=0.02)
 
-    def forward(self, batch: TowerBatch) -> Tensor:
-        """Return [B, D]."""
-        x_TD, offsets = self._with_first_token(self.embed_events(batch), batch.offsets)
+    def forward(self, batch: TowerBatch, id_table: EmbeddingTable | None = None) -> Tensor:
+        """Return [B, D]; `id_table` as in `embed_events`."""
+        x_TD = self.dropout(self.embed_events(batch, id_table))
+        x_TD, offsets = self._with_first_token(x_TD, batch.offsets)
         layout = PackedLayout.from_offsets(offsets)
         for block in self.blocks:
             x_TD = block(x_TD, layout)
         state_BD: Tensor = self.norm(self._pool_last_block(x_TD, layout, offsets, batch))
         return state_BD
 
-    def embed_events(self, batch: TowerBatch) -> Tensor:
-        """Return [T, D], before any block."""
+    def embed_events(self, batch: TowerBatch, id_table: EmbeddingTable | None = None) -> Tensor:
+        """Return [T, D], before any block.
+
+        Args:
+            batch: the rows.
+            id_table: embeddings of the candidates, which stand for the events that name them.
+        """
         numbers_TF = torch.cat([batch.time_TF, batch.log_price_T[:, None]], dim=1)
         x_TD: Tensor = self.numbers(numbers_TF) + self.event_type(batch.event_type_T)
         x_TD = x_TD + self.position(batch.position_T)
         advertiser_TD = _of_distinct(self._advertiser_vectors, batch.advertiser_T)
-        return x_TD + advertiser_TD + _of_distinct(self._item_vectors, batch.item_T)
+        x_TD = x_TD + advertiser_TD + _of_distinct(self._item_vectors, batch.item_T)
+        if id_table is None:
+            return x_TD
+        index_T = batch.advertiser_T if self.level == "advertiser" else batch.item_T
+        event_TD: Tensor = x_TD + id_table(index_T)
+        return event_TD
 
     def _advertiser_vectors(self, index_U: Tensor) -> Tensor:
-        static_UD, id_UD = self.advertiser(self.advertiser_static_AF[index_U]), self.advertiser_id(index_U)
-        vector_UD: Tensor = static_UD + self.id_scale * id_UD
-        return vector_UD
+        vector_UD: Tensor = self.advertiser(self.advertiser_static_AF[index_U])
+        return vector_UD if self.advertiser_id is None else vector_UD + self.advertiser_id(index_U)
 
     def _item_vectors(self, index_U: Tensor) -> Tensor:
         vector_UD: Tensor = self.item(self.item_static_IF[index_U])
@@ -114,7 +140,10 @@ class EventEncoder(nn.Module):
 
 def _build_block(settings: ModelSettings, is_causal: bool) -> TransformerBlock:
     width, dropout = settings.width, settings.dropout
-    attention = PackedSelfAttention(width, num_heads=settings.num_heads, is_causal=is_causal)
+    slope_H = alibi_slopes(settings.num_heads) if settings.position_bias == "alibi" else None
+    attention = PackedSelfAttention(
+        width, num_heads=settings.num_heads, is_causal=is_causal, distance_slope_H=slope_H
+    )
     mlp = Mlp(width, hidden=2 * width, width_out=width, dropout=dropout)
     return TransformerBlock(attention, mlp, width=width, dropout=dropout)
 

@@ -91,16 +91,27 @@ class PackedLayout:
 class PackedSelfAttention(nn.Module):
     """Multi-head attention of each row's events to that row's events, bidirectional or causal.
 
-    Has no notion of position: give positions or times with the events. No attention dropout, which would cost
-    the CPU its fused kernel.
+    Without `distance_slope_H` it has no notion of position: give positions or times with the events. No
+    attention dropout, which would cost the CPU its fused kernel.
 
     Args:
         width: D, divisible by `num_heads`.
         num_heads: H.
         is_causal: each event sees itself and earlier ones of its row.
+        distance_slope_H: what is taken from a head's attention score for each place between two events
+            (`alibi_slopes`); none is taken without.
     """
 
-    def __init__(self, width: int, *, num_heads: int, is_causal: bool = False) -> None:
+    distance_slope_H: Tensor | None
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        num_heads: int,
+        is_causal: bool = False,
+        distance_slope_H: Tensor | None = None,
+    ) -> None:
         super().__init__()
         if width % num_heads:
             raise ValueError(
@@ -108,15 +119,16 @@ class PackedSelfAttention(nn.Module):
             )
         self.num_heads = num_heads
         self.is_causal = is_causal
+        self.register_buffer("distance_slope_H", distance_slope_H, persistent=False)
         self.to_query_key_value = nn.Linear(width, 3 * width, bias=False)
         self.to_output = nn.Linear(width, width, bias=False)
 
     def forward(self, x_TD: Tensor, layout: PackedLayout) -> Tensor:
         """Return [T, D], in the order of `x_TD`."""
-        attended = [
-            self._attend(heads[0], heads[1:], bucket)
-            for heads, bucket in self._buckets(self.to_query_key_value(x_TD), layout)
-        ]
+        attended = []
+        for heads, bucket in self._buckets(self.to_query_key_value(x_TD), layout):
+            place_1L = torch.arange(bucket.length, device=x_TD.device)[None]
+            attended.append(self._attend(heads[0], heads[1:], bucket, place_1L))
         if not attended:
             return self._output(x_TD)
         return self._output(torch.cat(attended).index_select(0, layout.slot_T))
@@ -135,11 +147,14 @@ class PackedSelfAttention(nn.Module):
         query_weight, other_weight = weight[:width], weight[width:]
         query_RD = F.linear(x_TD.index_select(0, place_B[layout.order_R]), query_weight)
         query_RHLd = query_RD.view(len(query_RD), self.num_heads, 1, -1)
-        first, attended = 0, []
+        slot_R = layout.slot_T[place_B[layout.order_R]]
+        first, first_slot, attended = 0, 0, []
         for heads, bucket in self._buckets(F.linear(x_TD, other_weight), layout):
-            query = query_RHLd[first : first + bucket.num_rows]
-            attended.append(self._attend(query, heads, bucket))
+            rows = slice(first, first + bucket.num_rows)
+            place_R1 = ((slot_R[rows] - first_slot) % bucket.length)[:, None]
+            attended.append(self._attend(query_RHLd[rows], heads, bucket, place_R1))
             first += bucket.num_rows
+            first_slot += bucket.num_rows * bucket.length
         back_B = torch.argsort(layout.order_R)
         return self._output(torch.cat(attended).index_select(0, back_B))
 
@@ -157,17 +172,43 @@ class PackedSelfAttention(nn.Module):
         out_TD: Tensor = self.to_output(x_TD)
         return out_TD
 
-    def _attend(self, query_RHQd: Tensor, key_value: Tensor, bucket: Bucket) -> Tensor:
+    def _attend(self, query_RHQd: Tensor, key_value: Tensor, bucket: Bucket, place_RQ: Tensor) -> Tensor:
+        """Return [R * Q, D]; `place_RQ` says where in its row each query stands, [1, Q] if all rows agree."""
         key_RHLd, value_RHLd = key_value.unbind(0)
         # Padding stands after a row's events, so the causal mask already keeps it out of their sight.
+        mask = None if self.is_causal else bucket.key_mask
+        if self.distance_slope_H is not None:
+            mask = self._distance_mask(bucket, place_RQ).to(query_RHQd.dtype)
         out_RHQd = F.scaled_dot_product_attention(
             query_RHQd,
             key_RHLd,
             value_RHLd,
-            attn_mask=None if self.is_causal else bucket.key_mask,
-            is_causal=self.is_causal,
+            attn_mask=mask,
+            is_causal=self.is_causal and mask is None,
         )
         return out_RHQd.transpose(1, 2).flatten(0, 1).flatten(1)
+
+    def _distance_mask(self, bucket: Bucket, place_RQ: Tensor) -> Tensor:
+        """Return what is added to attention scores, [R or 1, H, Q, L]: minus slope times distance."""
+        assert self.distance_slope_H is not None
+        ahead_RQL = torch.arange(bucket.length, device=place_RQ.device) - place_RQ[..., None]
+        mask_RHQL = -self.distance_slope_H[:, None, None] * ahead_RQL.abs()[:, None]
+        if self.is_causal:
+            return mask_RHQL.masked_fill(ahead_RQL[:, None] > 0, -math.inf)
+        if bucket.key_mask is None:
+            return mask_RHQL
+        return mask_RHQL.masked_fill(~bucket.key_mask, -math.inf)
+
+
+def alibi_slopes(num_heads: int) -> Tensor:
+    """Return [H] slopes: zero for the first head, which sees all events alike, then up to 1 by factors of 4.
+
+    Source:
+        Press, Smith and Lewis 2022, with a wider range than theirs: histories are shorter than texts.
+    """
+    slope_H = 4.0 ** torch.arange(1 - num_heads, 1)
+    slope_H[0] = 0.0 if num_heads > 1 else 0.25
+    return slope_H
 
 
 class Dropout(nn.Module):
@@ -250,6 +291,29 @@ class TransformerBlock(nn.Module):
         return out_TD
 
 
+class EmbeddingTable(nn.Module):
+    """A row for each of N indices, of about length one; padding (0) and unknown (1) give zeros.
+
+    Args:
+        num_rows: N.
+        width: D.
+        start_ND: rows to start from; random where one is all zeros, or where there are none.
+    """
+
+    def __init__(self, num_rows: int, width: int, *, start_ND: Tensor | None = None) -> None:
+        super().__init__()
+        weight_ND = torch.randn(num_rows, width) / math.sqrt(width)
+        if start_ND is not None:
+            has_start_N1 = start_ND.any(dim=1, keepdim=True)
+            weight_ND = torch.where(has_start_N1, start_ND, weight_ND)
+        self.weight = nn.Parameter(weight_ND)
+
+    def forward(self, index: Tensor) -> Tensor:
+        """Return [..., D] for int indices of any shape."""
+        is_known = (index >= FIRST_KNOWN_INDEX).to(self.weight.dtype)
+        return F.embedding(index, self.weight) * is_known[..., None]
+
+
 class HashedEmbedding(nn.Module):
     """The sum of k rows of one table, chosen by k hashes of the index: any index, fixed memory.
 
@@ -261,13 +325,17 @@ class HashedEmbedding(nn.Module):
         num_rows: m, rows of the table, at most 2^31.
         width: D.
         num_hashes: k.
+        scale: of what is returned; the table's rows are of about length one.
         seed: of the multipliers; the table is initialised by torch's global generator.
     """
 
     multipliers: Tensor
 
-    def __init__(self, num_rows: int, width: int, *, num_hashes: int = 2, seed: int = 0) -> None:
+    def __init__(
+        self, num_rows: int, width: int, *, num_hashes: int = 2, scale: float = 1.0, seed: int = 0
+    ) -> None:
         super().__init__()
+        self.scale = scale
         # Vectors have a length of about 1 whatever k and D are.
         self.weight = nn.Parameter(torch.randn(num_rows, width) / math.sqrt(num_hashes * width))
         generator = torch.Generator().manual_seed(seed)
@@ -277,7 +345,7 @@ class HashedEmbedding(nn.Module):
     def forward(self, index: Tensor) -> Tensor:
         """Return [..., D] for int indices of any shape."""
         is_known = (index >= FIRST_KNOWN_INDEX).to(self.weight.dtype)
-        return F.embedding(self.rows(index), self.weight).sum(-2) * is_known[..., None]
+        return self.scale * (F.embedding(self.rows(index), self.weight).sum(-2) * is_known[..., None])
 
     def rows(self, index: Tensor) -> Tensor:
         """Return [..., k] rows of the table, the same on every device: int64 arithmetic that wraps around."""

@@ -20,9 +20,14 @@ class ModelSettings(BaseModel):
     num_heads: PositiveInt = 2
     history_length: PositiveInt = 100
     """L, the most recent events that the encoder reads."""
+    position_bias: Literal["none", "alibi"] = "none"
+    """Whether attention fades with the number of places between two events, on all heads but the first."""
     pooling: Literal["cls", "mean", "last"] = "cls"
     """How a history becomes one state; `dense_all_action` always takes the last event before the cut."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
+    """On both branches of a block and within its MLP."""
+    event_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """On events before the first block."""
     use_summary: bool = True
     """Whether the user tower also reads a weighted sum over the whole history's candidates."""
     content: Literal["auto", "catalogue", "text", "none"] = "auto"
@@ -33,10 +38,11 @@ class ModelSettings(BaseModel):
     """Width of the co-conversion vectors that the candidate tower reads; 0 for none."""
     feature_dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of candidates whose co-conversion vector is hidden in training, so that content learns too."""
-    id_embedding: Literal["none", "hashed"] = "hashed"
-    """A hashed embedding of the candidate's own id beside its features."""
+    id_embedding: Literal["none", "hashed", "table"] = "hashed"
+    """An embedding of the candidate's own id beside its features: `hashed`, or in a `table`, a row of its own
+    that the events which name it share and that starts from what stands near what in sequences."""
     id_scale: float = Field(default=0.15, gt=0, le=1)
-    """Length that id embeddings start with: small beside features that generalise, 1 where there are few."""
+    """Length that hashed embeddings start with: small beside features that generalise, 1 without them."""
     advertiser_embedding: Literal["none", "hashed"] = "hashed"
     """For products: a hashed embedding of their advertiser beside their features."""
     id_rows: PositiveInt = 1 << 14
@@ -47,6 +53,9 @@ class ModelSettings(BaseModel):
     """Hidden width of the own-history term."""
     own_tower_share: float = Field(default=1.0, ge=0, le=1)
     """How much of the tower score counts for candidates of the user's own history."""
+    prior: Literal["shares", "learned"] = "shares"
+    """What is added for everyone: weighted shares of users, as fresh as the cut, or, for sequences without
+    usable times, a learned bias per candidate."""
     temperature: float = Field(default=0.3, ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)
     """Where the learned temperature starts."""
 

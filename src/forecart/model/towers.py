@@ -6,7 +6,6 @@ it is depends on the features it is given.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -14,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from forecart.model.event_encoder import EventEncoder
-from forecart.model.layers import Dropout, HashedEmbedding, Mlp
+from forecart.model.layers import Dropout, EmbeddingTable, HashedEmbedding, Mlp
 from forecart.model.settings import ModelSettings
+from forecart.model.static_features import StaticFeatures
 from forecart.model.tensors import TowerBatch
 from forecart.sequences.own_history import FEATURES
 
@@ -32,25 +32,6 @@ _FIRST_OWN_WEIGHTS: Final = {
 _FIRST_OWN_LOGIT: Final = 3.0
 # Brings a tower logit, of order ten, into the range of the standardised features.
 _LOGIT_SCALE: Final = 0.3
-
-
-@dataclass(frozen=True)
-class StaticFeatures:
-    """What the towers are built on; none of it is a weight.
-
-    Attributes:
-        advertiser_AF: static features of advertisers, read by the event encoder.
-        item_IF: static features of items, likewise.
-        candidate_NF: static features of the candidates, co-conversion columns first.
-        num_collaborative: how many columns of `candidate_NF` those are.
-        advertiser_N: the advertiser of each candidate; 0 for none.
-    """
-
-    advertiser_AF: Tensor
-    item_IF: Tensor
-    candidate_NF: Tensor
-    num_collaborative: int
-    advertiser_N: Tensor
 
 
 class StandardScaler(nn.Module):
@@ -83,37 +64,33 @@ class CandidateTower(nn.Module):
 
     Args:
         static: features and advertiser of all candidates, buffers that are not saved.
-        width: D.
-        id_rows: rows of the hashed table of candidates; 0 for none.
-        advertiser_rows: rows of the hashed table of their advertisers; 0 for none.
-        id_scale: length that the embeddings of both start with.
-        feature_dropout: share of candidates whose co-conversion vector is hidden in training.
+        settings: width and embeddings.
+        id_start_ND: rows that a table of ids starts from.
     """
 
     static_NF: Tensor
     advertiser_N: Tensor
 
     def __init__(
-        self,
-        static: StaticFeatures,
-        *,
-        width: int,
-        id_rows: int,
-        advertiser_rows: int,
-        id_scale: float,
-        feature_dropout: float = 0.0,
+        self, static: StaticFeatures, *, settings: ModelSettings, id_start_ND: Tensor | None = None
     ) -> None:
         super().__init__()
+        width, has_advertisers = settings.width, bool(static.advertiser_N.any())
         self.register_buffer("static_NF", static.candidate_NF, persistent=False)
         self.register_buffer("advertiser_N", static.advertiser_N, persistent=False)
         self.num_collaborative = static.num_collaborative
-        self.feature_dropout = feature_dropout
-        self.id_scale = id_scale
+        self.feature_dropout = settings.feature_dropout
         num_features = static.candidate_NF.shape[1]
         self.linear = nn.Linear(num_features, width, bias=False)
         self.mlp = Mlp(num_features, hidden=2 * width, width_out=width)
-        self.id = HashedEmbedding(id_rows, width) if id_rows else None
-        self.advertiser_id = HashedEmbedding(advertiser_rows, width) if advertiser_rows else None
+        self.id: EmbeddingTable | HashedEmbedding | None = None
+        if settings.id_embedding == "table":
+            self.id = EmbeddingTable(len(static.candidate_NF), width, start_ND=id_start_ND)
+        elif settings.id_embedding == "hashed":
+            self.id = HashedEmbedding(settings.id_rows, width, scale=settings.id_scale)
+        self.advertiser_id: HashedEmbedding | None = None
+        if has_advertisers and settings.advertiser_embedding == "hashed":
+            self.advertiser_id = HashedEmbedding(settings.id_rows, width, scale=settings.id_scale)
         _start_as_identity(self.linear, static.num_collaborative)
         nn.init.zeros_(self.mlp.to_output.weight)
         nn.init.zeros_(self.mlp.to_output.bias)
@@ -123,9 +100,9 @@ class CandidateTower(nn.Module):
         static_NF = self._hide(self.static_NF[index_N])
         x_ND: Tensor = self.linear(static_NF) + self.mlp(static_NF)
         if self.id is not None:
-            x_ND = x_ND + self.id_scale * self.id(index_N)
+            x_ND = x_ND + self.id(index_N)
         if self.advertiser_id is not None:
-            x_ND = x_ND + self.id_scale * self.advertiser_id(self.advertiser_N[index_N])
+            x_ND = x_ND + self.advertiser_id(self.advertiser_N[index_N])
         return F.normalize(x_ND, dim=-1)
 
     def _hide(self, static_NF: Tensor) -> Tensor:
@@ -186,12 +163,14 @@ class UserTower(nn.Module):
         self.encoder: EventEncoder | None = None
         self.summary: HistorySummary | None = None
         if settings.num_layers:
-            self.encoder = EventEncoder(
-                static.advertiser_AF, static.item_IF, settings=settings, is_causal=is_causal
-            )
+            self.encoder = EventEncoder(static, settings=settings, is_causal=is_causal)
             self.from_state = nn.Linear(width, width)
-            std = 0.02 if settings.use_summary else 1 / math.sqrt(width)
-            nn.init.normal_(self.from_state.weight, std=std)
+            if settings.id_embedding == "table":
+                # Events and candidates share a space: the state starts as a candidate that would follow.
+                nn.init.eye_(self.from_state.weight)
+            else:
+                std = 0.02 if settings.use_summary else 1 / math.sqrt(width)
+                nn.init.normal_(self.from_state.weight, std=std)
         if settings.use_summary:
             self.summary = HistorySummary(
                 static.candidate_NF,
@@ -202,16 +181,19 @@ class UserTower(nn.Module):
             self.from_summary = nn.Linear(width, width, bias=False)
             nn.init.eye_(self.from_summary.weight)
 
-    def forward(self, batch: TowerBatch, own_feature_MF: Tensor) -> Tensor:
+    def forward(
+        self, batch: TowerBatch, own_feature_MF: Tensor, *, id_table: EmbeddingTable | None = None
+    ) -> Tensor:
         """Return unit vectors [B, D]; the zero vector for a row that nothing is known of.
 
         Args:
             batch: the rows.
             own_feature_MF: standardised features of the own pairs.
+            id_table: the candidate tower's, which events are read by too.
         """
         vector_BD = torch.zeros(batch.num_rows, self.width, device=batch.offsets.device)
         if self.encoder is not None:
-            vector_BD = vector_BD + self.from_state(self.encoder(batch))
+            vector_BD = vector_BD + self.from_state(self.encoder(batch, id_table))
         if self.summary is not None:
             vector_BD = vector_BD + self.from_summary(self.summary(own_feature_MF, batch))
         return F.normalize(vector_BD, dim=-1)

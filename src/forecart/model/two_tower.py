@@ -12,18 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from forecart.model.layers import EmbeddingTable
 from forecart.model.settings import MAX_TEMPERATURE, MIN_TEMPERATURE, ModelSettings
+from forecart.model.static_features import CandidateStart, StaticFeatures
 from forecart.model.tensors import TowerBatch
 from forecart.model.towers import (
     CandidateTower,
     OwnHistoryTerm,
     StandardScaler,
-    StaticFeatures,
     UserTower,
 )
 from forecart.sequences.own_history import FEATURES
-
-__all__ = ["StaticFeatures", "TwoTower"]
 
 # Learned as a tenth of its value, so that it moves ten times as fast as the other weights.
 _PRIOR_SCALE: Final = 10.0
@@ -39,26 +38,31 @@ class TwoTower(nn.Module):
         static: features of advertisers, items and candidates.
         settings: the architecture.
         is_causal: for the dense objective.
+        start: of what is learned per candidate.
     """
 
-    def __init__(self, static: StaticFeatures, *, settings: ModelSettings, is_causal: bool = False) -> None:
+    def __init__(
+        self,
+        static: StaticFeatures,
+        *,
+        settings: ModelSettings,
+        is_causal: bool = False,
+        start: CandidateStart | None = None,
+    ) -> None:
         super().__init__()
         self.settings = settings
         self.scaler = StandardScaler(len(FEATURES))
-        has_advertisers = settings.advertiser_embedding == "hashed" and bool(static.advertiser_N.any())
         self.candidate_tower = CandidateTower(
-            static,
-            width=settings.width,
-            id_rows=settings.id_rows if settings.id_embedding == "hashed" else 0,
-            advertiser_rows=settings.id_rows if has_advertisers else 0,
-            id_scale=settings.id_scale,
-            feature_dropout=settings.feature_dropout,
+            static, settings=settings, id_start_ND=start.id_ND if start else None
         )
         self.user_tower = UserTower(static, settings=settings, is_causal=is_causal)
         self.own: OwnHistoryTerm | None = None
         if settings.use_own_history:
             self.own = OwnHistoryTerm(settings.own_width, tower_share=settings.own_tower_share)
         self.prior = nn.Parameter(torch.tensor(_FIRST_PRIOR))
+        self.bias: nn.Parameter | None = None
+        if settings.prior == "learned":
+            self.bias = nn.Parameter(start.bias_N if start else torch.zeros(len(static.candidate_NF)))
         self.log_scale = nn.Parameter(torch.tensor(-math.log(settings.temperature)))
         self.tower_dtype = torch.float32
 
@@ -73,8 +77,13 @@ class TwoTower(nn.Module):
 
     def encode_users(self, batch: TowerBatch) -> Tensor:
         """Return unit vectors [B, D] in float32; the zero vector for a row the tower knows nothing of."""
+        table = self.candidate_tower.id
         with self._tower_precision():
-            vector_BD: Tensor = self.user_tower(batch, self.scaler(batch.own_feature_MF))
+            vector_BD: Tensor = self.user_tower(
+                batch,
+                self.scaler(batch.own_feature_MF),
+                id_table=table if isinstance(table, EmbeddingTable) else None,
+            )
         return vector_BD.float()
 
     def encode_candidates(self, index_N: Tensor | None = None) -> Tensor:
@@ -91,7 +100,9 @@ class TwoTower(nn.Module):
         return torch.autocast(self.prior.device.type, self.tower_dtype, enabled=is_low)
 
     def prior_logit(self, log_share_NS: Tensor) -> Tensor:
-        """Return [N]: what recent and all-time conversions and events of everyone say of each candidate."""
+        """Return [N]: the learned bias, or what conversions and events of everyone say of each candidate."""
+        if self.bias is not None:
+            return self.bias
         return log_share_NS @ (_PRIOR_SCALE * self.prior)
 
     def own_logit(self, batch: TowerBatch, tower_logit_M: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ import torch
 from forecart import artifacts
 from forecart.errors import ArtifactError
 from forecart.model.settings import ModelSettings
-from forecart.model.two_tower import StaticFeatures, TwoTower
+from forecart.model.static_features import CandidateStart, StaticFeatures
+from forecart.model.two_tower import TwoTower
 from forecart.sequences.build import Sequences
 from forecart.sequences.candidate_features import (
     CandidateFeatures,
@@ -25,7 +26,9 @@ from forecart.sequences.candidate_features import (
     read_item_content,
 )
 from forecart.sequences.pair_log import PairLog
+from forecart.sequences.population import POPULARITY_DAYS, read_population
 from forecart.sequences.split import Level
+from forecart.sequences.successors import read_neighbour_vectors
 from forecart.training.checkpoint import read_tensors, write_tensors
 
 WEIGHTS_FILE: Final = "weights.safetensors"
@@ -83,10 +86,28 @@ def read_features(
     return LevelFeatures(features("advertiser"), features("item"))
 
 
+def read_start(log: PairLog, *, settings: ModelSettings, learn_until_us: int) -> CandidateStart | None:
+    """Returns what is learned per candidate starts from; None where nothing is.
+
+    The bias starts as half the log share of users who ever converted: the cosines say the other half.
+    """
+    if settings.id_embedding != "table" and settings.prior != "learned":
+        return None
+    vectors = read_neighbour_vectors(log, as_of_us=learn_until_us, width=settings.width)
+    ever_N = read_population(log, learn_until_us).log_share[:, len(POPULARITY_DAYS) - 1]
+    return CandidateStart(torch.from_numpy(vectors), torch.from_numpy(0.5 * ever_N))
+
+
 def build_model(
-    features: LevelFeatures, *, level: Level, settings: ModelSettings, is_causal: bool, seed: int
+    features: LevelFeatures,
+    *,
+    level: Level,
+    settings: ModelSettings,
+    is_causal: bool,
+    seed: int,
+    start: CandidateStart | None = None,
 ) -> TwoTower:
-    """Returns an untrained model on these features; the same seed gives the same weights."""
+    """Returns an untrained model on these features; the same seed and start give the same weights."""
     torch.manual_seed(seed)
     candidate = features.of(level)
     static = StaticFeatures(
@@ -95,8 +116,9 @@ def build_model(
         candidate_NF=_static(candidate, settings),
         num_collaborative=candidate.collaborative.shape[1],
         advertiser_N=torch.from_numpy(np.array(candidate.advertiser)),
+        level=level,
     )
-    return TwoTower(static, settings=settings, is_causal=is_causal)
+    return TwoTower(static, settings=settings, is_causal=is_causal, start=start)
 
 
 def _static(features: CandidateFeatures, settings: ModelSettings) -> torch.Tensor:

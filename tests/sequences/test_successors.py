@@ -1,0 +1,68 @@
+"""Counts of what follows what against a loop; vectors of a planted order, of the past alone."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from forecart.sequences.successors import count_successors, read_neighbour_vectors
+from planted_world import DAY, START, cycle_world, random_world
+
+AS_OF = START + 20 * DAY
+
+
+def test_counts_are_those_of_a_loop():
+    rng = np.random.default_rng(0)
+    user, candidate = np.sort(rng.integers(2, 6, 60)).astype(np.int32), rng.integers(2, 9, 60)
+    expected = np.zeros((9, 9))
+    for first in range(60):
+        for second in range(first + 1, min(first + 5, 60)):
+            if user[first] == user[second]:
+                expected[candidate[first], candidate[second]] += 0.5 ** (second - first - 1)
+    counted = count_successors(user, candidate.astype(np.int32), num_candidates=9, num_places=4, decay=0.5)
+    np.testing.assert_allclose(counted.toarray(), expected)
+
+
+def test_what_stands_near_lies_near():
+    world = cycle_world(num_advertisers=40)
+    vectors = read_neighbour_vectors(world.log(), as_of_us=AS_OF, width=16)
+    assert vectors.shape == (world.num_advertisers, 16) and vectors.dtype == np.float32
+    assert not vectors[:2].any()
+    length = np.linalg.norm(vectors, axis=1)
+    assert length[2:].mean() == pytest.approx(1, rel=1e-5)
+    unit = vectors[2:] / length[2:, None]
+    cosine = unit @ unit.T
+    # Going round the hidden cycle, by the order in which one user met the advertisers.
+    met = world.histories.advertiser[world.histories.start[2] :][:30] - 2
+    steps = {step: cosine[met[:-step], met[step:]].mean() for step in (1, 3, 10, 15)}
+    assert steps[1] > 0.9 > steps[3] > 0.5 and max(abs(steps[10]), abs(steps[15])) < 0.1
+
+
+def test_nothing_after_the_cut_matters():
+    world = random_world(num_users=40)
+    histories = world.histories
+    late = histories.arrived_us >= AS_OF
+    assert late.sum() > 50
+    changed = histories.advertiser.copy()
+    changed[late] = 2 + (changed[late] + 3) % (world.num_advertisers - 2)
+    poisoned = dataclasses.replace(histories, advertiser=changed)
+    vectors, after = (
+        read_neighbour_vectors(one.log(), as_of_us=AS_OF, width=4)
+        for one in (world, dataclasses.replace(world, histories=poisoned))
+    )
+    assert vectors.any() and np.array_equal(vectors, after)
+
+
+@pytest.mark.parametrize("days", [0, 1])
+def test_too_little_to_go_by_gives_zeros(days):
+    """No event, or one of each user."""
+    world = cycle_world()
+    log = world.log()
+    vectors = read_neighbour_vectors(log, as_of_us=START + days * DAY, width=8)
+    assert vectors.shape == (world.num_advertisers, 8) and not vectors.any()
+
+
+def test_a_width_beyond_the_rank_is_filled_with_zeros():
+    world = random_world(num_users=40)
+    vectors = read_neighbour_vectors(world.log(), as_of_us=AS_OF, width=32)
+    assert vectors[:, :4].any() and not vectors[:, world.num_advertisers :].any()
