@@ -25,8 +25,9 @@ from forecart.evaluation.provenance import read_provenance
 BASELINES: Final = ["popularity_all", "item_knn", "skip_markov"]
 METRICS: Final = ("hit_rate_at_10", "ndcg_at_10", "recall_at_100")
 POOLS: Final = {"all": "seen_kept", "novel": "seen_filtered"}
-_LAST: Final = datetime(2090, 1, 1, tzinfo=UTC)
-_STEP_DAYS: Final = 7
+LAST: Final = datetime(2090, 1, 1, tzinfo=UTC)
+STEP: Final = timedelta(days=7)
+BEFORE_LAST: Final = LAST - STEP
 _MAX_EVENTS: Final = 5000
 # Chosen on the validation events of ml-1m (docs/log.md).
 MODEL: Final = {
@@ -34,6 +35,8 @@ MODEL: Final = {
     "num_heads": 4,
     "history_length": 200,
     "position_bias": "alibi",
+    "dropout": 0.3,
+    "event_dropout": 0.1,
     "use_own_history": False,
     "use_summary": False,
     "content": "none",
@@ -45,15 +48,15 @@ MODEL: Final = {
 TRAINING: Final = {
     "objective": "dense_all_action",
     "cuts_per_history": 200,
-    "cut_stride_days": _STEP_DAYS,
+    "cut_stride_days": STEP.days,
     "batch_rows": 2048,
-    "num_epochs": 8,
+    "num_epochs": 12,
     "warmup_steps": 100,
 }
 
 
-def write_events(sequences: pl.DataFrame, path: Path) -> None:
-    """Writes sequences as a log: one event a week, the last of every user at `_LAST`."""
+def write_events(sequences: pl.DataFrame, path: Path, *, last: datetime = LAST) -> None:
+    """Writes sequences as a log: one event a week, the last of every user at `last`."""
     ordered = sequences.sort("user_id", "pos")
     num_after = pl.len().over("user_id") - 1 - pl.int_range(pl.len()).over("user_id")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,30 +64,31 @@ def write_events(sequences: pl.DataFrame, path: Path) -> None:
         pl.col("user_id").cast(pl.String),
         pl.col("item_id").cast(pl.String).alias("advertiser_id"),
         pl.lit("checkout").alias("event_type"),
-        (pl.lit(_LAST) - pl.duration(days=_STEP_DAYS * num_after)).alias("occurred_at"),
+        (pl.lit(last) - pl.duration(days=STEP.days * num_after)).alias("occurred_at"),
     ).write_parquet(path)
 
 
-def build_config(asked: argparse.Namespace, events: Path) -> RunConfig:
-    """One label window of a step; weights stop before the validation event, whichever event is ranked."""
-    before_last = _LAST - timedelta(days=_STEP_DAYS)
+def build_config(
+    events: Path, *, name: str, model: dict[str, Any], training: dict[str, Any], cut: datetime, seeds: int = 1
+) -> RunConfig:
+    """One label window of a step; weights stop before the validation event, whichever cut is ranked at."""
     tree: dict[str, Any] = {
-        "name": asked.name,
+        "name": name,
         "source": {"adapter": "files", "events": [str(events)]},
         "labels": {
             "positives": {"checkout": 1.0},
-            "window_days": _STEP_DAYS,
-            "cuts_per_user": asked.model["history_length"],
+            "window_days": STEP.days,
+            "cuts_per_user": model["history_length"],
         },
         "split": {
-            "as_of": before_last,
-            "test_cuts": [before_last if asked.validation else _LAST],
+            "as_of": BEFORE_LAST,
+            "test_cuts": [cut],
             "validate_before": False,
         },
         "next_advertiser": {
-            "num_seeds": asked.seeds,
-            "model": asked.model,
-            "training": asked.training,
+            "num_seeds": seeds,
+            "model": model,
+            "training": training,
         },
         "next_product": {"is_enabled": False},
     }
@@ -95,7 +99,14 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     """Trains, ranks everything for everyone, and returns the tables with what they cost."""
     events = asked.output / "log.parquet"
     write_events(pl.read_parquet(asked.file), events)
-    config = build_config(asked, events)
+    config = build_config(
+        events,
+        name=asked.name,
+        model=asked.model,
+        training=asked.training,
+        cut=BEFORE_LAST if asked.validation else LAST,
+        seeds=asked.seeds,
+    )
     run = run_advertisers(config, asked.output, baselines=BASELINES)
     return {
         "provenance": read_provenance(),

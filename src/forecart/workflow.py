@@ -42,17 +42,9 @@ from forecart.sequences.pair_log import PairLog
 from forecart.sequences.split import ID_COLUMN, PLURAL, SECTION, Level
 from forecart.training.checkpoint import remove_checkpoints
 from forecart.training.curves import CurveWriter
-from forecart.training.loop import Trainer
-from forecart.training.objective import Objective
-from forecart.training.prepare import prepare_examples, read_pair_logs
-from forecart.training.trained_model import (
-    TRAINED_FORMAT,
-    build_model,
-    load_trained,
-    read_features,
-    read_start,
-    save_trained,
-)
+from forecart.training.prepare import read_pair_logs
+from forecart.training.task import TrainingTask
+from forecart.training.trained_model import TRAINED_FORMAT, load_trained
 
 NO_ENCODER: Final = "no_encoder"
 
@@ -196,13 +188,14 @@ class Workflow:
             raise ArtifactError(
                 f"{folder} must hold a trained model, it does not: run `forecart train` first"
             )
-        return ModelScorer(system, load_trained(folder), self._builder(level))
+        return ModelScorer(system, load_trained(folder), self.builder(level))
 
     def scorers(self, level: Level) -> list[ModelScorer]:
         """Returns every trained model of a level, by system and seed."""
         return [self.scorer(level, *one) for one in self._models(level)]
 
-    def _builder(self, level: Level, *, reads_own: bool = True) -> BatchBuilder:
+    def builder(self, level: Level, *, reads_own: bool = True) -> BatchBuilder:
+        """Returns what builds the batches of a level's models."""
         target = self.config.target(level)
         return BatchBuilder(
             self.data.histories,
@@ -221,6 +214,23 @@ class Workflow:
         systems = [MODEL, NO_ENCODER] if has_ablation else [MODEL]
         return [(system, number) for system in systems for number in range(target.num_seeds)]
 
+    def training_task(self, level: Level, system: str = MODEL, seed_number: int = 0) -> TrainingTask:
+        """Returns what a model of this run is trained on."""
+        target = self._target(level, system)
+        return TrainingTask(
+            self.data,
+            self.catalogue,
+            self.pair_logs,
+            self.builder(level, reads_own=target.needs_own_history),
+            level,
+            self.config.labels,
+            target.model,
+            target.training,
+            self.config.learn_until_us,
+            seed=self.config.seed + seed_number,
+            feature_seed=self.config.seed,
+        )
+
     def _train_one(self, level: Level, system: str, seed_number: int) -> None:
         folder = self._model_folder(level, system, seed_number)
         key = self._trained_key(level, system, seed_number)
@@ -229,46 +239,19 @@ class Workflow:
             if not is_needed:
                 return
             artifacts.begin_stage(folder, key, resumable="checkpoint-*")
-            target, seed = self._target(level, system), self.config.seed + seed_number
-            until = self.config.learn_until_us
-            features = read_features(
-                self.data,
-                self.catalogue,
-                logs=self.pair_logs,
-                settings=target.model,
-                learn_until_us=until,
-                seed=self.config.seed,
-            )
-            examples = prepare_examples(
-                self._builder(level, reads_own=target.needs_own_history),
-                level=level,
-                contract=self.config.labels,
-                settings=target.training,
-                learn_until_us=until,
-                seed=seed,
-            )
-            is_causal = examples.builder.is_causal
-            start = read_start(self.pair_logs[level], settings=target.model, learn_until_us=until)
-            model = build_model(
-                features, level=level, settings=target.model, is_causal=is_causal, seed=seed, start=start
-            )
-            num_parameters = sum(value.numel() for value in model.parameters())
+            task = self.training_task(level, system, seed_number)
             with CurveWriter(folder / "tensorboard", self.reporter) as curves:
-                trainer = Trainer(
-                    model,
-                    examples,
-                    Objective.build(target.training.loss, examples.labels.candidate, model.num_candidates),
-                    target.training,
+                trainer = task.build_trainer(
                     folder,
-                    seed,
                     validate=self._validation(level),
                     on_step=curves.step,
                     on_epoch=curves.epoch,
                 )
                 curve = trainer.run()
-            save_trained(folder, model.cpu(), features=features, level=level, is_causal=is_causal)
+            task.save(trainer, folder)
             remove_checkpoints(folder)
-            facts = {"curve": curve, "num_parameters": num_parameters, "num_rows": examples.num_rows}
+            num_parameters = sum(value.numel() for value in trainer.model.parameters())
+            facts = {"curve": curve, "num_parameters": num_parameters, "num_rows": task.examples.num_rows}
             artifacts.complete_stage(folder, key, facts)
 
     def _validation(self, level: Level) -> Callable[[TwoTower], dict[str, float]] | None:
@@ -279,7 +262,7 @@ class Workflow:
         data.check_rows()  # Before the training, not after its first epoch.
 
         def validate(model: TwoTower) -> dict[str, float]:
-            scorers = [ModelScorer(MODEL, model, self._builder(level))]
+            scorers = [ModelScorer(MODEL, model, self.builder(level))]
             return validation_measures(measure_target(data, scorers, baselines=[], index_size=0, seed=0))
 
         return validate

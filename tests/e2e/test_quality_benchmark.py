@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from benchmarks.speed import measure_lists
 
 ROOT = Path(__file__).parents[2]
 NUM_ITEMS, LENGTH = 60, 20
@@ -30,8 +31,8 @@ def sequences(tmp_path):
     return path
 
 
-def run_benchmark(sequences, folder, *words):
-    command = [sys.executable, "-m", "benchmarks.quality", str(sequences), "--name", "ring", *words]
+def run_benchmark(sequences, folder, *words, name="quality"):
+    command = [sys.executable, "-m", f"benchmarks.{name}", str(sequences), "--name", "ring", *words]
     settings = ["--model", json.dumps(MODEL), "--training", json.dumps(TRAINING), "--output", str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -62,3 +63,23 @@ def test_the_planted_order_is_found_at_the_last_event_but_one(sequences, tmp_pat
 
 def test_without_the_file_it_is_skipped_with_a_reason(tmp_path):
     assert run_benchmark(tmp_path / "none.parquet", tmp_path / "run").startswith("skipped: ")
+
+
+def test_the_speed_benchmark_finds_the_planted_order_from_the_lists_alone(sequences, tmp_path):
+    words = ["--goal", "0.5", "--results", str(tmp_path)]
+    printed = run_benchmark(sequences, tmp_path, *words, name="speed")
+    found = json.loads(printed[printed.index("\n{") :])["forecart"]
+    assert found["best_ndcg_at_10"] > 0.5 and 0 < found["cpu_s_to_goal"] == found["cpu_s_spent"]
+    assert json.loads((tmp_path / "speed-ring.json").read_text())["goal"] == 0.5
+    seen = pl.read_parquet(tmp_path / "train.parquet").select("user_id", "item_id")
+    lists = pl.read_parquet(tmp_path / "forecart" / "lists-1.parquet")
+    assert lists.join(seen, on=["user_id", "item_id"], how="inner").height == 0
+    assert lists.group_by("user_id").len()["len"].unique().to_list() == [NUM_ITEMS - (LENGTH - 2)]
+
+
+def test_lists_are_measured_by_rank():
+    lists = pl.DataFrame({"user_id": [1, 1, 2, 3], "item_id": [7, 8, 8, 9], "rank": [1, 3, 11, 10]})
+    target = pl.DataFrame({"user_id": [1, 2, 3, 4], "item_id": [8, 8, 9, 9]})
+    measured = measure_lists(lists, target)
+    assert measured["hit_rate_at_10"] == 2 / 4
+    assert measured["ndcg_at_10"] == pytest.approx((1 / 2 + 1 / np.log2(11)) / 4)

@@ -29,7 +29,7 @@ class Examples:
     Attributes:
         builder: turns rows into batches.
         labels: [X] rows.
-        populations: statistics by cut; of each group of cuts its earliest is read.
+        populations: statistics by cut, of the earliest of each group of cuts (`group_starts`).
         settings: batch size and objective.
         seed: of the order.
     """
@@ -60,7 +60,7 @@ class Examples:
     def batch(self, rows: IndexArray) -> Batch:
         """Returns the batch of these rows, with labels."""
         labels = select_labels(self.labels, rows)
-        population = self.populations[int(labels.cut_us.min())]
+        population = self.populations[self._group_start[int(labels.cut_us.min())]]
         return self.builder.build(labels.user_index, labels.cut_us, population=population, labels=labels)
 
     def order(self, epoch: int) -> list[IndexArray]:
@@ -75,12 +75,14 @@ class Examples:
             yield self.batch(rows)
 
     @cached_property
+    def _group_start(self) -> dict[int, int]:
+        return group_starts(self.labels.cut_us, self.settings)
+
+    @cached_property
     def _groups(self) -> list[IndexArray]:
-        """Rows by cut, or by run of `cuts_per_history` consecutive cuts."""
-        cuts, at = np.unique(self.labels.cut_us, return_inverse=True)
-        is_dense = self.settings.objective == "dense_all_action"
-        size = self.settings.cuts_per_history if is_dense else 1
-        return [np.flatnonzero(at // size == group) for group in range(-(-len(cuts) // size))]
+        """Rows of each group of cuts."""
+        start = np.array([self._group_start[int(cut)] for cut in self.labels.cut_us])
+        return [np.flatnonzero(start == one) for one in np.unique(start)]
 
     def _num_batches(self, rows: IndexArray) -> int:
         return -(-len(rows) // self.settings.batch_rows)
@@ -93,3 +95,10 @@ class Examples:
         parts = np.array_split(shuffled, self._num_batches(rows))
         # Within a batch by user, so that reading memory-mapped histories goes forward.
         return [part[np.lexsort((self.labels.cut_us[part], self.labels.user_index[part]))] for part in parts]
+
+
+def group_starts(cut_us: IndexArray, settings: TrainingSettings) -> dict[int, int]:
+    """Returns the earliest cut of each cut's group: itself, or of a run of `cuts_per_history` cuts."""
+    size = settings.cuts_per_history if settings.objective == "dense_all_action" else 1
+    cuts = np.unique(cut_us)
+    return {int(cut): int(cuts[at - at % size]) for at, cut in enumerate(cuts)}

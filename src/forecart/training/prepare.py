@@ -14,7 +14,7 @@ from forecart.sequences.own_groups import read_candidate_groups
 from forecart.sequences.pair_log import PairLog
 from forecart.sequences.population import read_population
 from forecart.sequences.split import DAY_US, LabelContract, Level, label_windows, training_cuts
-from forecart.training.examples import Examples
+from forecart.training.examples import Examples, group_starts
 from forecart.training.settings import TrainingSettings
 
 
@@ -68,7 +68,8 @@ def prepare_examples(
     labels = label_windows(
         builder.histories, cuts_us=cuts, contract=contract, level=level, known_before_us=learn_until_us
     )
-    populations = {int(cut): read_population(builder.log, int(cut)) for cut in np.unique(labels.cut_us)}
+    starts = set(group_starts(labels.cut_us, settings).values())
+    populations = {cut: read_population(builder.log, cut) for cut in sorted(starts)}
     cap = contract.max_positives
     is_capped = cap is not None and int(np.diff(labels.offsets).max(initial=0)) >= cap
     builder = replace(

@@ -1,0 +1,1 @@
+"""Other systems, each run in its own environment, and forecart by the same protocol (`benchmarks.speed`)."""

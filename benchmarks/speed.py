@@ -1,0 +1,173 @@
+"""How fast beside a peer, in one run: `python -m benchmarks.speed FILE --name ml-1m --peer PEER/bin/python`.
+
+FILE is Parquet with user_id, item_id and pos. The last two events of each user are put aside; forecart and
+the peer learn from the same rest, on one thread each, in turns of an epoch: while one works the other waits.
+After each turn both list the top 100 of every user without the seen ones, and NDCG@10 of the last event but
+one (validation) is taken from those lists by the same code. forecart stops when it has reached the goal, the
+peer when it has or when it has spent `--patience` times the CPU-seconds that forecart needed. The peer runs
+in an environment of its own (`benchmarks/peers/rectools_sasrec.py` says which); without `--peer` there is
+only forecart. Writes `speed-NAME.json`.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from benchmarks.figures import RESULTS
+from forecart import artifacts
+from forecart.evaluation.provenance import read_provenance
+
+PEER = Path(__file__).parent / "peers" / "rectools_sasrec.py"
+
+
+class Competitor:
+    """One system in a process of its own that learns an epoch for each line it is sent."""
+
+    def __init__(self, name: str, command: Sequence[str | Path], output: Path, target: pl.DataFrame) -> None:
+        self.name, self.output, self.target = name, output, target
+        self.rounds: list[dict[str, Any]] = []
+        output.mkdir(parents=True, exist_ok=True)
+        self._process = subprocess.Popen(
+            [str(word) for word in command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(output / "stderr.log").open("w"),
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        )
+
+    def run_round(self) -> dict[str, Any] | None:
+        """Returns what the system says of its next round with the metrics of its lists; None at its end."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return None
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                done: dict[str, Any] = json.loads(line)
+                lists = pl.read_parquet(self.output / f"lists-{done['round']}.parquet")
+                done |= measure_lists(lists, self.target)
+                self.rounds.append(done)
+                print(f"{self.name}: {json.dumps(done)}", flush=True)
+                return done
+        return None
+
+    def stop(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.wait()
+
+    def first_with(self, ndcg: float) -> dict[str, Any] | None:
+        """Returns the first round whose lists reach this NDCG@10."""
+        return next((one for one in self.rounds if one["ndcg_at_10"] >= ndcg), None)
+
+
+def measure_lists(lists: pl.DataFrame, target: pl.DataFrame) -> dict[str, float]:
+    """Returns HR@10 and NDCG@10, means over every user of `target`, one relevant item each."""
+    hits = target.join(lists.filter(pl.col("rank") <= 10), on=["user_id", "item_id"], how="inner")
+    gains = hits.select((1 / (pl.col("rank") + 1).log(2)).sum()).item()
+    return {"hit_rate_at_10": hits.height / target.height, "ndcg_at_10": gains / target.height}
+
+
+def split_sequences(path: Path, train: Path) -> pl.DataFrame:
+    """Writes all but the last two events of each user and returns the last but one."""
+    rows = pl.read_parquet(path, columns=["user_id", "item_id", "pos"]).sort("user_id", "pos")
+    after = pl.len().over("user_id") - 1 - pl.int_range(pl.len()).over("user_id")
+    artifacts.write_parquet(train, rows.filter(after > 1))
+    return rows.filter(after == 1).select("user_id", "item_id")
+
+
+def race(ours: Competitor, peer: Competitor | None, *, goal: float, patience: float) -> None:
+    """Turn by turn until forecart has the goal; then the peer alone until it has, or has spent enough."""
+    while ours.first_with(goal) is None:
+        if ours.run_round() is None:
+            break
+        if peer is not None and peer.first_with(goal) is None:
+            peer.run_round()
+    reached = ours.first_with(goal)
+    if reached is None or peer is None:
+        return
+    while peer.first_with(goal) is None and peer.rounds[-1]["fit_cpu_s"] < patience * reached["fit_cpu_s"]:
+        if peer.run_round() is None:
+            break
+
+
+def summarise(competitor: Competitor, goal: float) -> dict[str, Any]:
+    """Returns what it took to reach the goal, the best it reached, and how fast it lists everyone."""
+    rounds = competitor.rounds
+    reached = competitor.first_with(goal)
+    epochs = [
+        (after["fit_cpu_s"] - before["fit_cpu_s"]) / (after["epochs"] - before["epochs"])
+        for before, after in pairwise(rounds)
+    ]
+    return {
+        "cpu_s_to_goal": None if reached is None else reached["fit_cpu_s"],
+        "cpu_s_spent": rounds[-1]["fit_cpu_s"],
+        "best_ndcg_at_10": max(one["ndcg_at_10"] for one in rounds),
+        "cpu_s_per_epoch": statistics.median(epochs) if epochs else None,
+        "users_per_s": statistics.median(one["num_users"] / one["recommend_s"] for one in rounds),
+        "users_per_cpu_s": statistics.median(one["num_users"] / one["recommend_cpu_s"] for one in rounds),
+        "peak_memory_gb": rounds[-1]["peak_memory_gb"],
+        "rounds": rounds,
+    }
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--name", required=True, help="of the data set")
+    parser.add_argument("--peer", type=Path, help="the Python of the environment that has RecTools")
+    parser.add_argument("--goal", type=float, default=0.18, help="validation NDCG@10")
+    parser.add_argument("--patience", type=float, default=5.0, help="times the CPU-seconds of forecart")
+    parser.add_argument("--model", default="{}", help="forecart's settings as JSON, over the chosen ones")
+    parser.add_argument("--training", default="{}", help="likewise")
+    parser.add_argument("--output", type=Path, help="runs/speed-NAME by default")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are written")
+    asked = parser.parse_args()
+    if not asked.file.exists():
+        print(f"skipped: there are no sequences at {asked.file}")
+        return
+    folder = asked.output or Path("runs") / f"speed-{asked.name}"
+    train = folder / "train.parquet"
+    folder.mkdir(parents=True, exist_ok=True)
+    target = split_sequences(asked.file, train)
+    module = [sys.executable, "-m", "benchmarks.peers.forecart_sequences", train, folder / "forecart"]
+    settings = ["--model", asked.model, "--training", asked.training]
+    ours = Competitor("forecart", [*module, *settings], folder / "forecart", target)
+    peer = None
+    if asked.peer is not None:
+        peer = Competitor("RecTools", [asked.peer, PEER, train, folder / "peer"], folder / "peer", target)
+    try:
+        race(ours, peer, goal=asked.goal, patience=asked.patience)
+    finally:
+        for one in (ours, peer):
+            if one is not None:
+                one.stop()
+    result = {"provenance": read_provenance(), "goal": asked.goal, "forecart": summarise(ours, asked.goal)}
+    if peer is not None:
+        result["peer"] = summarise(peer, asked.goal)
+        result["ratio_users_per_s"] = result["forecart"]["users_per_s"] / result["peer"]["users_per_s"]
+    artifacts.write_json(asked.results / f"speed-{asked.name}.json", result)
+    shown = {
+        name: {k: v for k, v in one.items() if k != "rounds"} if isinstance(one, dict) else one
+        for name, one in result.items()
+    }
+    print(json.dumps(shown, indent=2))
+
+
+if __name__ == "__main__":
+    main()
