@@ -2,17 +2,9 @@
 
 import argparse
 import json
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-from forecart.config import RunConfig, to_us
-from forecart.evaluation.protocol import Scorer
-from forecart.evaluation.targets import TargetData, measure_target, tabulate_target
-from forecart.observe import ConsoleReporter
-from forecart.workflow import Workflow
 
 RESULTS = Path(__file__).parent / "results"
 METRICS = ("recall_at_1", "recall_at_10", "recall_at_20", "recall_at_100")
@@ -33,7 +25,7 @@ def advertiser_sections(asked: argparse.Namespace, cut: Any) -> dict[str, Any]:
 
 
 def build_parser(
-    description: str | None, *, seeds: int, model: dict[str, Any], training: dict[str, Any]
+    description: str | None, *, seeds: int, model: Mapping[str, Any], training: Mapping[str, Any]
 ) -> argparse.ArgumentParser:
     """Options of every benchmark that trains; the settings are merged over the ones given here."""
     parser = argparse.ArgumentParser(
@@ -45,55 +37,18 @@ def build_parser(
         parser.add_argument(
             name,
             type=_merge_into(chosen),
-            default=chosen,
-            help=f"settings as JSON, over the ones chosen: {json.dumps(chosen)}".replace("%", "%%"),
+            default=dict(chosen),
+            help=f"settings as JSON, over the ones chosen: {json.dumps(dict(chosen))}".replace("%", "%%"),
         )
     parser.add_argument("--output", type=Path, help="the run's folder; runs/NAME by default")
     return parser
 
 
-def _merge_into(chosen: dict[str, Any]) -> Callable[[str], dict[str, Any]]:
+def _merge_into(chosen: Mapping[str, Any]) -> Callable[[str], dict[str, Any]]:
     def merge(text: str) -> dict[str, Any]:
-        return chosen | json.loads(text)
+        return {**chosen, **json.loads(text)}
 
     return merge
-
-
-@dataclass(frozen=True, eq=False)
-class AdvertiserRun:
-    """A finished run: its workflow, what was measured, the tables by pool, and what learning took."""
-
-    workflow: Workflow
-    data: TargetData
-    tables: dict[str, Any]
-    learn_s: float
-    learn_cpu_s: float
-
-
-def run_advertisers(
-    config: RunConfig,
-    folder: Path,
-    *,
-    baselines: Sequence[str],
-    more: Callable[[Workflow], list[Scorer]] = lambda workflow: [],
-) -> AdvertiserRun:
-    """Learns what is not learned yet and measures at the test cuts.
-
-    Args:
-        config: the run.
-        folder: of its artifacts.
-        baselines: by name.
-        more: further scorers, built once the workflow has learned.
-    """
-    workflow = Workflow(config, folder, reporter=ConsoleReporter())
-    started_s, started_cpu_s = time.perf_counter(), time.process_time()
-    workflow.learn()
-    learn_s, learn_cpu_s = time.perf_counter() - started_s, time.process_time() - started_cpu_s
-    data = workflow.target_data("advertiser", [to_us(cut) for cut in config.split.test_cuts])
-    scorers = [*workflow.scorers("advertiser"), *more(workflow)]
-    measured = measure_target(data, scorers, baselines=baselines, index_size=0, seed=0)
-    tables = tabulate_target(data, measured, num_samples=2000)
-    return AdvertiserRun(workflow, data, tables, learn_s, learn_cpu_s)
 
 
 def pick_table(table: dict[str, Any]) -> dict[str, Any]:

@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.figures import RESULTS, advertiser_sections, build_parser, pick_table, run_advertisers
+from benchmarks.figures import RESULTS, advertiser_sections, build_parser, pick_table
 from forecart import artifacts
+from forecart.bench import run_advertisers
 from forecart.config import RunConfig, to_us, validate_config
 from forecart.evaluation.protocol import Scorer
 from forecart.evaluation.provenance import read_provenance
 from forecart.events.synthetic import LabelWindow, SyntheticConfig, World, bayes_scores, build_world
+from forecart.observe import ConsoleReporter
 from forecart.sequences.histories import Histories
 from forecart.workflow import Workflow
 
@@ -87,7 +89,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     def more(workflow: Workflow) -> list[Scorer]:
         return [CeilingScorer(world, workflow.data.histories)]
 
-    run = run_advertisers(config, folder, baselines=BASELINES, more=more)
+    run = run_advertisers(config, folder, baselines=BASELINES, reporter=ConsoleReporter(), more=more)
     scorers = run.workflow.scorers("advertiser")
     vectors = scorers[0].candidates_at(to_us(config.split.as_of)).vector_ND.numpy()[2:]
     return {

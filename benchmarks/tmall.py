@@ -17,11 +17,12 @@ from benchmarks.figures import (
     advertiser_sections,
     build_parser,
     pick_table,
-    run_advertisers,
 )
 from forecart import artifacts
+from forecart.bench import run_advertisers
 from forecart.config import RunConfig, validate_config
 from forecart.evaluation.provenance import read_provenance
+from forecart.observe import ConsoleReporter
 
 BASELINES = [
     "popularity_7d",
@@ -53,7 +54,7 @@ def build_config(asked: argparse.Namespace) -> RunConfig:
 
 
 def measure(asked: argparse.Namespace) -> dict[str, Any]:
-    run = run_advertisers(build_config(asked), asked.output, baselines=BASELINES)
+    run = run_advertisers(build_config(asked), asked.output, baselines=BASELINES, reporter=ConsoleReporter())
     return {"provenance": read_provenance(), "next_advertiser": run.tables}
 
 

@@ -7,9 +7,9 @@ reading the log, building sequences, the vectors that ids start from, the traini
 
 import argparse
 import json
-import resource
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,16 @@ import numpy as np
 import polars as pl
 import torch
 
-from benchmarks.quality import BEFORE_LAST, MODEL, STEP, TRAINING, build_config, write_events
+from forecart.bench import (
+    BEFORE_LAST,
+    MODEL,
+    STEP,
+    TRAINING,
+    build_config,
+    peak_memory_gb,
+    read_sequences,
+    write_events,
+)
 from forecart.config import to_us
 from forecart.model.two_tower import TwoTower
 from forecart.retrieval.exact import score_exact, search_exact
@@ -79,7 +88,7 @@ class Rounds:
             "recommend_s": recommend_s,
             "recommend_cpu_s": recommend_cpu_s,
             "num_users": lists["user_id"].n_unique(),
-            "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+            "peak_memory_gb": peak_memory_gb(),
             "num_threads": torch.get_num_threads(),
         }
         print(json.dumps(line), flush=True)
@@ -104,7 +113,7 @@ def run(asked: argparse.Namespace) -> None:
     asked.output.mkdir(parents=True, exist_ok=True)
     log = asked.output / "log.parquet"
     # Up to a step before the last event of the full sequences, which this file does not hold.
-    write_events(pl.read_parquet(asked.train), log, last=BEFORE_LAST - STEP)
+    write_events(read_sequences(asked.train), log, last=BEFORE_LAST - STEP)
     config = build_config(log, name="speed", model=asked.model, training=asked.training, cut=BEFORE_LAST)
     workflow = Workflow(config, asked.output / "run")
     workflow.events()
@@ -119,8 +128,8 @@ def run(asked: argparse.Namespace) -> None:
 def main() -> None:
     """Runs the command line."""
 
-    def over(chosen: dict[str, Any]) -> Any:
-        return lambda text: chosen | json.loads(text)
+    def over(chosen: Mapping[str, Any]) -> Any:
+        return lambda text: {**chosen, **json.loads(text)}
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -176,8 +176,20 @@ def open_workflow(
 ) -> "Workflow":
     """Returns the stages of a run, none of which has been started; the arguments are those of `run`."""
     read = config if isinstance(config, RunConfig) else load_config(str(config))
+    require_training()
+    from forecart.workflow import Workflow
+
+    return Workflow(read, Path(folder) if folder is not None else Path("runs") / read.name, reporter=reporter)
+
+
+def require_training() -> None:
+    """Checks that what training and evaluating need is installed.
+
+    Raises:
+        ForecartError: it is not.
+    """
     try:
-        from forecart.workflow import Workflow
+        import forecart.workflow  # noqa: F401  (whether it can be imported is the question)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _EXTRA:
             raise
@@ -185,4 +197,3 @@ def open_workflow(
             f"training and evaluating need {error.name}, which is not installed; "
             "run: pip install 'forecart[train]'"
         ) from None
-    return Workflow(read, Path(folder) if folder is not None else Path("runs") / read.name, reporter=reporter)

@@ -79,9 +79,11 @@ def test_packed_attention_is_dense_attention_of_each_row(lengths, is_causal, has
 
 
 @pytest.mark.parametrize("has_slopes", [False, True])
-def test_one_event_of_each_row_asks_as_it_does_among_all(has_slopes):
-    layer = attention_of(is_causal=False, has_slopes=has_slopes)
-    lengths, asking = [3, 17, 1, 5, 5], [1, 16, 0, 0, 4]
+@pytest.mark.parametrize(("is_causal", "asking"), [(False, [1, 16, 0, 0, 4]), (True, [2, 16, 0, 4, 4])])
+def test_one_event_of_each_row_asks_as_it_does_among_all(is_causal, asking, has_slopes):
+    """If causal, only the last of a row may ask."""
+    layer = attention_of(is_causal=is_causal, has_slopes=has_slopes)
+    lengths = [3, 17, 1, 5, 5]
     offsets, x_TD = offsets_of(lengths), torch.randn(sum(lengths), WIDTH)
     layout, place_B = PackedLayout.from_offsets(offsets), offsets[:-1] + torch.tensor(asking)
     torch.testing.assert_close(layer.attend_from(x_TD, place_B, layout), layer(x_TD, layout)[place_B])

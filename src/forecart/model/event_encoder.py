@@ -130,6 +130,8 @@ class EventEncoder(nn.Module):
             # Event t of history s stands at t + s + 1; an empty prefix falls back on the first token.
             event_B = batch.last_event_B + batch.history_B + 1
             place_B = torch.where(batch.last_event_B < 0, offsets[batch.history_B], event_B)
+            if not self.training and torch.equal(place_B, offsets[1:] - 1):
+                return self.last_block.pool(x_TD, place_B, layout)
             return self.last_block.forward(x_TD, layout).index_select(0, place_B)
         if self.pooling == "mean":
             mean_SD = _segment_means(self.last_block.forward(x_TD, layout), offsets)

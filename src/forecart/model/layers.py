@@ -128,7 +128,7 @@ class PackedSelfAttention(nn.Module):
         attended = []
         for heads, bucket in self._buckets(self.to_query_key_value(x_TD), layout):
             place_1L = torch.arange(bucket.length, device=x_TD.device)[None]
-            attended.append(self._attend(heads[0], heads[1:], bucket, place_1L))
+            attended.append(self._attend(heads[0], heads[1:], bucket, place_1L, is_causal=self.is_causal))
         if not attended:
             return self._output(x_TD)
         return self._output(torch.cat(attended).index_select(0, layout.slot_T))
@@ -138,10 +138,11 @@ class PackedSelfAttention(nn.Module):
 
         Args:
             x_TD: the events.
-            place_B: int64, which event of `x_TD` asks for row b; it sees all of the row, so not if causal.
+            place_B: int64, which event of `x_TD` asks for row b; it sees all of the row, so if causal it is
+                to be the last.
             layout: of rows that all have events.
         """
-        assert not self.is_causal and len(layout.order_R) == len(place_B)
+        assert len(layout.order_R) == len(place_B)
         width = x_TD.shape[1]
         weight = self.to_query_key_value.weight
         query_weight, other_weight = weight[:width], weight[width:]
@@ -152,7 +153,7 @@ class PackedSelfAttention(nn.Module):
         for heads, bucket in self._buckets(F.linear(x_TD, other_weight), layout):
             rows = slice(first, first + bucket.num_rows)
             place_R1 = ((slot_R[rows] - first_slot) % bucket.length)[:, None]
-            attended.append(self._attend(query_RHLd[rows], heads, bucket, place_R1))
+            attended.append(self._attend(query_RHLd[rows], heads, bucket, place_R1, is_causal=False))
             first += bucket.num_rows
             first_slot += bucket.num_rows * bucket.length
         back_B = torch.argsort(layout.order_R)
@@ -172,28 +173,30 @@ class PackedSelfAttention(nn.Module):
         out_TD: Tensor = self.to_output(x_TD)
         return out_TD
 
-    def _attend(self, query_RHQd: Tensor, key_value: Tensor, bucket: Bucket, place_RQ: Tensor) -> Tensor:
+    def _attend(
+        self, query_RHQd: Tensor, key_value: Tensor, bucket: Bucket, place_RQ: Tensor, *, is_causal: bool
+    ) -> Tensor:
         """Return [R * Q, D]; `place_RQ` says where in its row each query stands, [1, Q] if all rows agree."""
         key_RHLd, value_RHLd = key_value.unbind(0)
         # Padding stands after a row's events, so the causal mask already keeps it out of their sight.
-        mask = None if self.is_causal else bucket.key_mask
+        mask = None if is_causal else bucket.key_mask
         if self.distance_slope_H is not None:
-            mask = self._distance_mask(bucket, place_RQ).to(query_RHQd.dtype)
+            mask = self._distance_mask(bucket, place_RQ, is_causal=is_causal).to(query_RHQd.dtype)
         out_RHQd = F.scaled_dot_product_attention(
             query_RHQd,
             key_RHLd,
             value_RHLd,
             attn_mask=mask,
-            is_causal=self.is_causal and mask is None,
+            is_causal=is_causal and mask is None,
         )
         return out_RHQd.transpose(1, 2).flatten(0, 1).flatten(1)
 
-    def _distance_mask(self, bucket: Bucket, place_RQ: Tensor) -> Tensor:
+    def _distance_mask(self, bucket: Bucket, place_RQ: Tensor, *, is_causal: bool) -> Tensor:
         """Return what is added to attention scores, [R or 1, H, Q, L]: minus slope times distance."""
         assert self.distance_slope_H is not None
         ahead_RQL = torch.arange(bucket.length, device=place_RQ.device) - place_RQ[..., None]
         mask_RHQL = -self.distance_slope_H[:, None, None] * ahead_RQL.abs()[:, None]
-        if self.is_causal:
+        if is_causal:
             return mask_RHQL.masked_fill(ahead_RQL[:, None] > 0, -math.inf)
         if bucket.key_mask is None:
             return mask_RHQL

@@ -104,7 +104,7 @@ class Trainer:
         epoch, num_done = divmod(state.step, self._steps_per_epoch)
         before = time.perf_counter()
         for batch in self.examples.batches(epoch, first=num_done):
-            loss = self._take_step(state, to_tensors(batch, device))
+            loss = self.take_step(state, to_tensors(batch, device))
             now = time.perf_counter()
             state.totals.add(loss=loss, num_rows=len(batch), elapsed_s=now - before)
             before = now
@@ -115,7 +115,12 @@ class Trainer:
         self._finish_epoch(state, epoch)
         save_checkpoint(self.folder, state.to_checkpoint())
 
-    def _take_step(self, state: TrainingState, batch: TowerBatch) -> float:
+    def take_step(self, state: TrainingState, batch: TowerBatch) -> float:
+        """Takes one step and returns its loss.
+
+        Raises:
+            ConfigError: the loss is not a number any more.
+        """
         torch.manual_seed(derive_seed(self.seed, state.step))
         # Not the same seed, or the negatives would be drawn from the numbers that dropout uses.
         generator = torch.Generator().manual_seed(derive_seed(~self.seed, state.step))

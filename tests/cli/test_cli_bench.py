@@ -1,7 +1,8 @@
-"""The benchmark on single sequences, on a planted order of which the right answer is known."""
+"""`forecart bench` and the benchmarks on sequences: a planted order of which the right answer is known."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 from benchmarks.speed import measure_lists
+from commands import forecart, write_log
 
 ROOT = Path(__file__).parents[2]
 NUM_ITEMS, LENGTH = 60, 20
@@ -42,23 +44,60 @@ def run_benchmark(sequences, folder, *words, name="quality"):
     return done.stdout
 
 
-def rows_of(printed, section):
-    """System -> its figures, of one of the two tables."""
-    lines = printed.split(f"{section}:")[1].splitlines()[1:5]
-    return {words[0]: [float(word) for word in words[1:]] for words in map(str.split, lines)}
+def bench(path, folder, *words):
+    settings = ["--model", json.dumps(MODEL), "--training", json.dumps(TRAINING), "--output", folder]
+    return forecart("bench", path, *settings, *words)
 
 
 def test_the_planted_order_is_found_at_the_last_event_but_one(sequences, tmp_path):
-    printed = run_benchmark(sequences, tmp_path / "run", "--validation")
-    assert f"80 users, {NUM_ITEMS} items, one event each" in printed
-    for section in ("seen_kept", "seen_filtered"):
-        found = rows_of(printed, section)
-        assert found["skip_markov"][0] > 0.95 and found["model"][0] > 0.9
-        assert found["popularity_all"][0] < 0.5
+    said = bench(sequences, tmp_path / "run", "--validation", "--json")
+    found = json.loads(said.stdout)
+    assert found["is_validation"] and (found["num_users"], found["num_items"]) == (80, NUM_ITEMS)
+    for name in ("seen_kept", "seen_filtered"):
+        mean = {system: values["hit_rate_at_10"] for system, values in found[name]["mean"].items()}
+        assert mean["skip_markov"] > 0.95 and mean["model"] > 0.9 and mean["popularity_all"] < 0.5
+        assert found[name]["difference"]["ndcg_at_10"]["popularity_all"]["ci_low"] > 0.2
     log = pl.read_parquet(tmp_path / "run" / "log.parquet").sort("user_id", "occurred_at")
     steps = log.select(pl.col("advertiser_id").cast(pl.Int64).diff().over("user_id")).to_series().drop_nulls()
     assert set(steps % NUM_ITEMS) == {1}
     assert log.group_by("user_id").agg(pl.col("occurred_at").max())["occurred_at"].n_unique() == 1
+
+    # The same weights at the last event, from a CSV; a second seed is trained beside them.
+    pl.read_parquet(sequences).write_csv(tmp_path / "sequences.csv")
+    said = bench(tmp_path / "sequences.csv", tmp_path / "run", "--seeds", 2)
+    assert "model, seed 0: complete, skipped" in said.stderr
+    assert f"the last event of 80 users, {NUM_ITEMS} items ranked" in said.stdout
+    assert len(re.findall(r"^ *│? *seeds, HR@10 .* [01]\.\d{4} [01]\.\d{4}", said.stdout, re.MULTILINE)) == 2
+
+
+def test_a_log_is_measured_over_the_days_after_a_cut(tmp_path):
+    log = write_log(tmp_path / "log.csv")
+    said = forecart("bench", log, "--protocol", "window", "--output", tmp_path / "run")
+    assert "guessed: user_id" in said.stderr
+    assert "Next advertiser" in said.stdout and said.stdout.rstrip().endswith("report.html")
+
+
+@pytest.mark.parametrize(
+    ("rows", "words", "rule"),
+    [
+        ({"user_id": [1], "item": [1], "pos": [1]}, [], "sequences need the columns user_id, item_id, pos"),
+        ({"user_id": [1, None], "item_id": [1, 2], "pos": [1, 2]}, [], "1 rows lack one"),
+        ({"user_id": [1], "item_id": [1], "pos": [1]}, ["--model", "{"], "--model is JSON"),
+        ({"user_id": [1], "item_id": [1], "pos": [1]}, ["--training", "3"], "--training is a JSON object"),
+        ({"user_id": [1], "item_id": [1], "pos": [1]}, ["--model", '{"widht": 8}'], "width"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_a_line(tmp_path, rows, words, rule):
+    path = tmp_path / "sequences.parquet"
+    pl.DataFrame(rows).write_parquet(path)
+    said = forecart("bench", path, "--output", tmp_path / "run", *words, code=2)
+    assert rule in said.stderr and said.stderr.count("\n") <= 2
+
+
+def test_other_kinds_of_files_are_refused(tmp_path):
+    (tmp_path / "sequences.xlsx").write_text("x")
+    said = forecart("bench", tmp_path / "sequences.xlsx", "--output", tmp_path / "run", code=2)
+    assert "read from .parquet or .csv" in said.stderr
 
 
 def test_without_the_file_it_is_skipped_with_a_reason(tmp_path):

@@ -1,0 +1,247 @@
+"""Single sequences by leave-one-out, where academic results are compared, through the ordinary workflow.
+
+Takes a table of user, item and order; gives tables by pool and what learning took. The last event of each
+user is the test, the one before it the validation; weights learn from what comes before both. The events get
+one week each, the last of every user in the same week, so that one global cut splits all sequences and the
+stages of every other run serve here too: items are its advertisers, a week is the label window, and weekday,
+hour and gap say nothing, as such files hold no times.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from forecart import artifacts, columns
+from forecart.config import RunConfig, to_us, validate_config
+from forecart.errors import DataError
+from forecart.evaluation.protocol import Scorer
+from forecart.evaluation.provenance import read_provenance
+from forecart.evaluation.targets import TargetData, measure_target, tabulate_target
+from forecart.observe import Reporter
+from forecart.workflow import Workflow
+
+LAST: Final = datetime(2090, 1, 1, tzinfo=UTC)
+STEP: Final = timedelta(days=7)
+BEFORE_LAST: Final = LAST - STEP
+MAX_EVENTS: Final = 5000
+"""Of a user, the latest: more weeks than that do not fit between 1980 and `LAST`."""
+BASELINES: Final = ("popularity_all", "item_knn", "skip_markov")
+POOLS: Final = {"seen_kept": "all", "seen_filtered": "novel"}
+"""What a table is called here -> the pool of the evaluation: seen candidates ranked too, or left out."""
+METRICS: Final = ("hit_rate_at_10", "ndcg_at_10", "recall_at_100")
+ORDER: Final = "pos"
+# Chosen on the validation events of ml-1m (docs/log.md).
+MODEL: Final[Mapping[str, Any]] = {
+    "width": 128,
+    "num_heads": 4,
+    "history_length": 200,
+    "position_bias": "alibi",
+    "dropout": 0.3,
+    "event_dropout": 0.1,
+    "use_own_history": False,
+    "use_summary": False,
+    "content": "none",
+    "collaborative_width": 0,
+    "id_embedding": "table",
+    "prior": "learned",
+    "temperature": 0.1,
+}
+TRAINING: Final[Mapping[str, Any]] = {
+    "objective": "dense_all_action",
+    "cuts_per_history": 200,
+    "cut_stride_days": STEP.days,
+    "batch_rows": 1536,
+    "num_epochs": 12,
+    "warmup_steps": 100,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class BenchRun:
+    """A finished run: what was measured, the tables by pool, and what learning took."""
+
+    workflow: Workflow
+    data: TargetData
+    tables: dict[str, Any]
+    learn_s: float
+    learn_cpu_s: float
+
+
+def read_sequences(path: Path) -> pl.DataFrame:
+    """Returns user_id, item_id and pos of a Parquet or CSV file.
+
+    Raises:
+        DataError: the file is neither, or lacks a column, or a value is missing.
+    """
+    wanted = [columns.USER_ID, columns.ITEM_ID, ORDER]
+    if path.suffix == ".parquet":
+        frame = pl.read_parquet(path)
+    elif path.suffix == ".csv":
+        frame = pl.read_csv(path)
+    else:
+        raise DataError(f"sequences are read from .parquet or .csv, {path.name} arrived: convert it")
+    if missing := [name for name in wanted if name not in frame.columns]:
+        raise DataError(
+            f"sequences need the columns {', '.join(wanted)}, {path.name} has {', '.join(frame.columns)}: "
+            f"rename or add {', '.join(missing)}"
+        )
+    frame = frame.select(wanted)
+    if holes := frame.select(pl.any_horizontal(pl.all().is_null()).sum()).item():
+        raise DataError(
+            f"every row of {path.name} needs a user, an item and a place, {holes:,} rows lack one: drop them"
+        )
+    return frame
+
+
+def write_events(sequences: pl.DataFrame, path: Path, *, last: datetime = LAST) -> None:
+    """Writes sequences as a log: one event a week, the last of every user at `last`."""
+    ordered = sequences.sort(columns.USER_ID, ORDER)
+    num_after = pl.len().over(columns.USER_ID) - 1 - pl.int_range(pl.len()).over(columns.USER_ID)
+    log = ordered.filter(num_after < MAX_EVENTS).select(
+        pl.col(columns.USER_ID).cast(pl.String),
+        pl.col(columns.ITEM_ID).cast(pl.String).alias(columns.ADVERTISER_ID),
+        pl.lit("checkout").alias(columns.EVENT_TYPE),
+        (pl.lit(last) - pl.duration(days=STEP.days * num_after)).alias(columns.OCCURRED_AT),
+    )
+    artifacts.write_parquet(path, log)
+
+
+def build_config(
+    events: Path,
+    *,
+    name: str,
+    cut: datetime,
+    model: Mapping[str, Any] = MODEL,
+    training: Mapping[str, Any] = TRAINING,
+    num_seeds: int = 1,
+) -> RunConfig:
+    """Returns the configuration of a run: weights stop before `BEFORE_LAST`, whatever the cut.
+
+    Args:
+        events: what `write_events` wrote.
+        name: of the run.
+        cut: what comes at it is predicted from what came before: `LAST`, or `BEFORE_LAST` for validation.
+        model: settings of the model.
+        training: settings of the training.
+        num_seeds: models to train.
+    """
+    tree: dict[str, Any] = {
+        "name": name,
+        "source": {"adapter": "files", "events": [str(events)]},
+        "labels": {
+            "positives": {"checkout": 1.0},
+            "window_days": STEP.days,
+            "cuts_per_user": model["history_length"],
+        },
+        "split": {"as_of": BEFORE_LAST, "test_cuts": [cut], "validate_before": False},
+        "next_advertiser": {"num_seeds": num_seeds, "model": dict(model), "training": dict(training)},
+        "next_product": {"is_enabled": False},
+    }
+    return validate_config(tree, where="the benchmark")
+
+
+def run_advertisers(
+    config: RunConfig,
+    folder: Path,
+    *,
+    baselines: Sequence[str],
+    reporter: Reporter,
+    more: Callable[[Workflow], list[Scorer]] = lambda workflow: [],
+) -> BenchRun:
+    """Learns the next advertiser where that is not done yet, and measures at the test cuts.
+
+    Args:
+        config: the run.
+        folder: of its artifacts.
+        baselines: by name.
+        reporter: told of progress.
+        more: further scorers, built once the workflow has learned.
+    """
+    workflow = Workflow(config, folder, reporter=reporter)
+    started_s, started_cpu_s = time.perf_counter(), time.process_time()
+    workflow.learn()
+    learn_s, learn_cpu_s = time.perf_counter() - started_s, time.process_time() - started_cpu_s
+    data = workflow.target_data("advertiser", [to_us(cut) for cut in config.split.test_cuts])
+    scorers = [*workflow.scorers("advertiser"), *more(workflow)]
+    measured = measure_target(data, scorers, baselines=baselines, index_size=0, seed=0)
+    tables = tabulate_target(data, measured, num_samples=config.evaluation.num_samples)
+    return BenchRun(workflow, data, tables, learn_s, learn_cpu_s)
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """The protocol of papers on sequences, with the settings that this project reports.
+
+    Attributes:
+        is_validation: rank the last event but one in place of the last.
+        num_seeds: models to train.
+        model: settings of the model.
+        training: settings of the training.
+    """
+
+    is_validation: bool = False
+    num_seeds: int = 1
+    model: Mapping[str, Any] = field(default_factory=lambda: MODEL)
+    training: Mapping[str, Any] = field(default_factory=lambda: TRAINING)
+
+    def run(self, path: Path, folder: Path, *, reporter: Reporter) -> dict[str, Any]:
+        """Trains on sequences, ranks every item for everyone, and returns plain values.
+
+        `seen_kept` and `seen_filtered` hold the means over users (`model` is the first seed), the differences
+        of the model to each baseline with 95 % intervals, and the seeds where there are several.
+
+        Args:
+            path: the sequences (`read_sequences`).
+            folder: of the run; what is complete there is not done again.
+            reporter: told of progress.
+
+        Raises:
+            DataError: the file cannot be read.
+            ConfigError: a setting is wrong.
+        """
+        events = folder / "log.parquet"
+        write_events(read_sequences(path), events)
+        config = build_config(
+            events,
+            name="bench",
+            cut=BEFORE_LAST if self.is_validation else LAST,
+            model=self.model,
+            training=self.training,
+            num_seeds=self.num_seeds,
+        )
+        run = run_advertisers(config, folder, baselines=BASELINES, reporter=reporter)
+        return {
+            "provenance": read_provenance(),
+            "is_validation": self.is_validation,
+            "num_users": run.tables["all"]["num_rows"],
+            "num_items": run.data.num_candidates - 2,
+            "learn_s": run.learn_s,
+            "learn_cpu_s": run.learn_cpu_s,
+            "peak_memory_gb": peak_memory_gb(),
+            **{name: _pick(run.tables[pool]) for name, pool in POOLS.items()},
+        }
+
+
+def peak_memory_gb() -> float:
+    """Returns the largest memory this process ever had."""
+    unit = 1e9 if sys.platform == "darwin" else 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _pick(table: dict[str, Any]) -> dict[str, Any]:
+    means = {"model": table["model"], **table["baselines"]}
+    picked: dict[str, Any] = {
+        "mean": {name: {metric: values[metric] for metric in METRICS} for name, values in means.items()},
+        "difference": {metric: table["difference"][metric] for metric in METRICS},
+    }
+    if "seeds" in table:
+        picked["seeds"] = {metric: table["seeds"]["values"]["model"][metric] for metric in METRICS}
+        picked["difference"] = {metric: table["seeds"]["difference"][metric] for metric in METRICS}
+    return picked
