@@ -2,9 +2,10 @@
 
 Takes steps of the default sequence model (`forecart.bench`) on FILE, records the shapes of their matrix
 products, then times each product alone, on operands of the same shape and precision, in the same run. The
-share is what the products alone take over what the step takes; those inside attention are not counted among
-them, so it errs on the low side. Prints it with tokens a second, the padding of attention, the rate of large
-products in float32 and bfloat16, and the operations that take most; writes `results/step-NAME.json`.
+share is what the products alone take over what the step takes, with and without those inside attention (of
+which a causal row needs half: half of them count). Prints it with tokens a second, the padding of attention,
+the rate of large products in float32 and bfloat16, and the operations that take most; writes
+`results/step-NAME.json`.
 """
 
 import argparse
@@ -40,6 +41,10 @@ from forecart.workflow import Workflow
 
 PRODUCTS: Final = {"aten::mm": 0, "aten::addmm": 1, "aten::addmm_": 1, "aten::bmm": 0}
 """Operations that multiply matrices, and which argument is the first of the two."""
+_ATTENTION: Final = "aten::_scaled_dot_product_flash_attention_for_cpu"
+ATTENTION: Final = {_ATTENTION: (0, 2), f"{_ATTENTION}_backward": (1, 5)}
+"""Fused attention: which argument holds the queries, and how many products of their shape it takes."""
+CAUSAL_SHARE: Final = 0.5
 DTYPES: Final = (torch.float32, torch.bfloat16)
 WARM_UP, STEPS, REPEATS = 5, 20, 5
 Shape = tuple[tuple[int, ...], tuple[int, ...]]
@@ -66,16 +71,25 @@ def count_products(take_step: Callable[[], Any]) -> Counter[Shape]:
             first = PRODUCTS[event.key]
             left, right = event.input_shapes[first : first + 2]
             counted[tuple(left), tuple(right)] += event.count
+        elif event.key in ATTENTION:
+            place, num_products = ATTENTION[event.key]
+            num_rows, num_heads, length, width = event.input_shapes[place]
+            rows = num_rows * num_heads
+            counted[(rows, length, width), (rows, width, length)] += num_products * event.count
     return counted
 
 
-def time_products(counted: Counter[Shape], dtype: torch.dtype) -> float:
-    """Returns the CPU-seconds that these products take alone."""
-    total = 0.0
+def time_products(counted: Counter[Shape], dtype: torch.dtype) -> tuple[float, float]:
+    """Returns the CPU-seconds that these products take alone: all of them, and those outside attention."""
+    outside = inside = 0.0
     for (left, right), count in counted.items():
         a, b = torch.randn(left, dtype=dtype), torch.randn(right, dtype=dtype)
-        total += count * median_s(lambda a=a, b=b: a @ b, at_least_s=0.02)
-    return total
+        taken = count * median_s(lambda a=a, b=b: a @ b, at_least_s=0.02)
+        if len(left) == 2:
+            outside += taken
+        else:
+            inside += CAUSAL_SHARE * taken
+    return outside + inside, outside
 
 
 def square_gflops(dtype: torch.dtype) -> float:
@@ -110,19 +124,22 @@ def measure(trainer: Trainer) -> dict[str, Any]:
     batches = [to_tensors(batch, device) for batch in raw]
     for batch in batches[:WARM_UP]:
         trainer.take_step(state, batch)
-    step_s, product_s = [], []
+    step_s: list[float] = []
+    shares: list[list[float]] = []
     for number, batch in enumerate(batches[WARM_UP:]):
         started = time.process_time()
         trainer.take_step(state, batch)
         step_s.append(time.process_time() - started)
         if number % (STEPS // 4) == 0:  # in turns, so that a busy machine slows both
             counted = count_products(lambda batch=batch: trainer.take_step(state, batch))
-            product_s.append(time_products(counted, trainer.model.tower_dtype) / step_s[-1])
+            alone = time_products(counted, trainer.model.tower_dtype)
+            shares.append([seconds / step_s[-1] for seconds in alone])
     seconds = statistics.median(step_s)
     num_events = statistics.mean(int(batch.offsets[-1]) for batch in batches)
     return {
         "step_s": seconds,
-        "share_of_products": statistics.median(product_s),
+        "share_of_products": statistics.median(whole for whole, _ in shares),
+        "share_of_products_outside_attention": statistics.median(outside for _, outside in shares),
         "events_per_s": num_events / seconds,
         "targets_per_s": statistics.mean(len(batch.positive_P) for batch in batches) / seconds,
         "padding_share": statistics.mean(padding_share(batch) for batch in batches),

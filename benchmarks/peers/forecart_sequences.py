@@ -34,7 +34,8 @@ from forecart.retrieval.scorer import ModelScorer
 from forecart.sequences.vocabulary import FIRST_INDEX
 from forecart.workflow import Workflow
 
-BLOCK_USERS = 256
+BLOCK_USERS = 64
+"""Few enough that the arrays of a block are freed and taken again without new pages from the system."""
 
 
 class NoMoreRounds(Exception):
