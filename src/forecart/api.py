@@ -7,6 +7,7 @@ reading a run needs no torch; only `run` does, and says so where it is not insta
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +24,10 @@ from forecart.sequences.split import PLURAL, Level
 if TYPE_CHECKING:
     from forecart.workflow import Workflow
 
-_EXTRA: Final = ("torch", "safetensors", "scipy", "sklearn", "tensorboard")
+_EXTRA: Final = dict.fromkeys(("torch", "safetensors", "scipy", "sklearn", "tensorboard"), "train") | {
+    "optuna": "tune"
+}
+"""Which extra brings a package."""
 _NUM_EXAMPLES: Final = 3
 _END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
@@ -188,12 +192,26 @@ def require_training() -> None:
     Raises:
         ForecartError: it is not.
     """
+    _require("forecart.workflow", "training and evaluating")
+
+
+def require_tuning() -> None:
+    """Checks that what tuning needs is installed.
+
+    Raises:
+        ForecartError: it is not.
+    """
+    _require("forecart.tune", "tuning")
+
+
+def _require(module: str, work: str) -> None:
     try:
-        import forecart.workflow  # noqa: F401  (whether it can be imported is the question)
+        import_module(module)
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in _EXTRA:
+        package = (error.name or "").split(".")[0]
+        if package not in _EXTRA:
             raise
+        extra = f"forecart[{_EXTRA[package]}]"
         raise ForecartError(
-            f"training and evaluating need {error.name}, which is not installed; "
-            "run: pip install 'forecart[train]'"
+            f"{work} needs {error.name}, which is not installed; run: pip install '{extra}'"
         ) from None

@@ -243,7 +243,7 @@ class Workflow:
             with CurveWriter(folder / "tensorboard", self.reporter) as curves:
                 trainer = task.build_trainer(
                     folder,
-                    validate=self._validation(level),
+                    validate=self.validation(level),
                     on_step=curves.step,
                     on_epoch=curves.epoch,
                 )
@@ -254,7 +254,7 @@ class Workflow:
             facts = {"curve": curve, "num_parameters": num_parameters, "num_rows": task.examples.num_rows}
             artifacts.complete_stage(folder, key, facts)
 
-    def _validation(self, level: Level) -> Callable[[TwoTower], dict[str, float]] | None:
+    def validation(self, level: Level) -> Callable[[TwoTower], dict[str, float]] | None:
         """The measure of record on the label window between what is learned and `as_of`."""
         if not self.config.split.validate_before:
             return None
