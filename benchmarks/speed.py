@@ -6,16 +6,23 @@ After each turn both list the top 100 of every user without the seen ones, and N
 one (validation) is taken from those lists by the same code. forecart stops when it has reached the goal, the
 peer when it has or when it has spent `--patience` times the CPU-seconds that forecart needed. The peer runs
 in an environment of its own (`benchmarks/peers/rectools_sasrec.py` says which); without `--peer` there is
-only forecart. Writes `speed-NAME.json`.
+only forecart.
+
+What to know when reading the figures: forecart's settings were chosen on these validation events (docs/log.md
+says of how many), the peer has its own defaults but for width, depth, heads and length; one seed each.
+forecart's clock begins with the file, the peer's with the call of fit. Writes `speed-NAME.json`, settings
+included.
 """
 
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -36,23 +43,28 @@ class Competitor:
         self.name, self.output, self.target = name, output, target
         self.rounds: list[dict[str, Any]] = []
         output.mkdir(parents=True, exist_ok=True)
+        self._stderr = (output / "stderr.log").open("w")
         self._process = subprocess.Popen(
             [str(word) for word in command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=(output / "stderr.log").open("w"),
+            stderr=self._stderr,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            env=os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"), "1"),
         )
 
     def run_round(self) -> dict[str, Any] | None:
-        """Returns what the system says of its next round with the metrics of its lists; None at its end."""
+        """Returns what the system says of its next round with the metrics of its lists; None at its end.
+
+        Raises:
+            RuntimeError: it ended with an error.
+        """
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.write("\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            return None
+            pass  # it has ended, well or not
         for line in self._process.stdout:
             if line.startswith("{"):
                 done: dict[str, Any] = json.loads(line)
@@ -61,12 +73,16 @@ class Competitor:
                 self.rounds.append(done)
                 print(f"{self.name}: {json.dumps(done)}", flush=True)
                 return done
+        if code := self._process.wait():
+            raise RuntimeError(f"{self.name} ended with {code}: see {self.output / 'stderr.log'}")
         return None
 
     def stop(self) -> None:
         """Ends the process."""
         self._process.kill()
-        self._process.wait()
+        with suppress(BrokenPipeError):
+            self._process.communicate()
+        self._stderr.close()
 
     def first_with(self, ndcg: float) -> dict[str, Any] | None:
         """Returns the first round whose lists reach this NDCG@10."""
@@ -75,7 +91,9 @@ class Competitor:
 
 def measure_lists(lists: pl.DataFrame, target: pl.DataFrame) -> dict[str, float]:
     """Returns HR@10 and NDCG@10, means over every user of `target`, one relevant item each."""
-    hits = target.join(lists.filter(pl.col("rank") <= 10), on=["user_id", "item_id"], how="inner")
+    ids = pl.col("user_id", "item_id").cast(pl.String)
+    top = lists.filter(pl.col("rank") <= 10).with_columns(ids)
+    hits = target.with_columns(ids).join(top, on=["user_id", "item_id"], how="inner")
     gains = hits.select((1 / (pl.col("rank") + 1).log(2)).sum()).item()
     return {"hit_rate_at_10": hits.height / target.height, "ndcg_at_10": gains / target.height}
 
@@ -95,10 +113,10 @@ def race(ours: Competitor, peer: Competitor | None, *, goal: float, patience: fl
             break
         if peer is not None and peer.first_with(goal) is None:
             peer.run_round()
-    reached = ours.first_with(goal)
-    if reached is None or peer is None:
+    if peer is None:
         return
-    while peer.first_with(goal) is None and peer.rounds[-1]["fit_cpu_s"] < patience * reached["fit_cpu_s"]:
+    spent = (ours.first_with(goal) or ours.rounds[-1])["fit_cpu_s"]
+    while peer.first_with(goal) is None and peer.rounds[-1]["fit_cpu_s"] < patience * spent:
         if peer.run_round() is None:
             break
 
@@ -143,7 +161,9 @@ def main() -> None:
         return
     folder = asked.output or Path("runs") / f"speed-{asked.name}"
     train = folder / "train.parquet"
-    folder.mkdir(parents=True, exist_ok=True)
+    # A race begins at the start: nothing that an earlier one has learned is gone on with.
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     target = split_sequences(asked.file, train)
     module = [sys.executable, "-m", "benchmarks.peers.forecart_sequences", train, folder / "forecart"]
     settings = ["--model", asked.model, "--training", asked.training]
@@ -157,10 +177,15 @@ def main() -> None:
         for one in (ours, peer):
             if one is not None:
                 one.stop()
-    result = {"provenance": read_provenance(), "goal": asked.goal, "forecart": summarise(ours, asked.goal)}
+    result: dict[str, Any] = {
+        "provenance": read_provenance(),
+        "goal": asked.goal,
+        "forecart": summarise(ours, asked.goal),
+    }
     if peer is not None:
         result["peer"] = summarise(peer, asked.goal)
-        result["ratio_users_per_s"] = result["forecart"]["users_per_s"] / result["peer"]["users_per_s"]
+        for name in ("users_per_s", "users_per_cpu_s"):
+            result[f"ratio_{name}"] = result["forecart"][name] / result["peer"][name]
     artifacts.write_json(asked.results / f"speed-{asked.name}.json", result)
     shown = {
         name: {k: v for k, v in one.items() if k != "rounds"} if isinstance(one, dict) else one

@@ -95,7 +95,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {
         "provenance": read_provenance(),
         "num_events": run.workflow.data.histories.num_events,
-        "train_s": run.learn_s,
+        "train_s": run.train_s,
         "same_intent_share": same_intent_share(vectors, world.advertiser_intent),
         "same_intent_share_by_chance": 1 / config.source.synthetic.num_intents,
         "next_advertiser": run.tables,

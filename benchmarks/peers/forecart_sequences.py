@@ -63,7 +63,7 @@ def list_everyone(workflow: Workflow, scorer: ModelScorer, *, top_k: int) -> pl.
                 }
             )
         )
-    return pl.concat(frames).with_columns(pl.col("user_id", "item_id").cast(pl.Int64))
+    return pl.concat(frames)
 
 
 class Rounds:
@@ -71,6 +71,8 @@ class Rounds:
 
     def __init__(self, workflow: Workflow, output: Path, *, top_k: int, started_cpu_s: float) -> None:
         self.workflow, self.output, self.top_k = workflow, output, top_k
+        target = workflow.config.next_advertiser
+        self.settings = {"model": target.model.model_dump(), "training": target.training.model_dump()}
         self.started_cpu_s, self.number, self.other_cpu_s = started_cpu_s, 0, 0.0
 
     def after_epoch(self, model: TwoTower) -> dict[str, float]:
@@ -91,6 +93,7 @@ class Rounds:
             "num_users": lists["user_id"].n_unique(),
             "peak_memory_gb": peak_memory_gb(),
             "num_threads": torch.get_num_threads(),
+            "settings": self.settings,
         }
         print(json.dumps(line), flush=True)
         wait_for_round()

@@ -116,6 +116,7 @@ def main() -> None:
             "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
             "versions": {name: metadata.version(name) for name in ("RecTools", "torch", "pytorch-lightning")},
             "num_threads": torch.get_num_threads(),
+            "settings": {name: str(value) for name, value in vars(asked).items()},
         }
         print(json.dumps(line), flush=True)
 

@@ -9,7 +9,6 @@ hour and gap say nothing, as such files hold no times.
 
 import resource
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,8 +22,10 @@ from forecart.config import RunConfig, to_us, validate_config
 from forecart.errors import DataError
 from forecart.evaluation.protocol import Scorer
 from forecart.evaluation.provenance import read_provenance
+from forecart.evaluation.targets import MODEL as MODEL_NAME
 from forecart.evaluation.targets import TargetData, measure_target, tabulate_target
 from forecart.observe import Reporter
+from forecart.sequences.split import SECTION
 from forecart.workflow import Workflow
 
 LAST: Final = datetime(2090, 1, 1, tzinfo=UTC)
@@ -65,28 +66,39 @@ TRAINING: Final[Mapping[str, Any]] = {
 
 @dataclass(frozen=True, eq=False)
 class BenchRun:
-    """A finished run: what was measured, the tables by pool, and what learning took."""
+    """A finished run: what was measured and the tables by pool."""
 
     workflow: Workflow
     data: TargetData
     tables: dict[str, Any]
-    learn_s: float
-    learn_cpu_s: float
+
+    @property
+    def train_s(self) -> float:
+        """Seconds that the steps of the first model took, whichever process they were in."""
+        folder = self.workflow.folder / "training" / SECTION["advertiser"] / f"{MODEL_NAME}-0"
+        curve: list[dict[str, Any]] = artifacts.read_json(folder / artifacts.MANIFEST)["curve"]
+        return sum((float(entry["elapsed_s"]) for entry in curve), 0.0)
 
 
 def read_sequences(path: Path) -> pl.DataFrame:
     """Returns user_id, item_id and pos of a Parquet or CSV file.
 
     Raises:
-        DataError: the file is neither, or lacks a column, or a value is missing.
+        DataError: the file is neither or unreadable, lacks a column or a value, or two events share a place.
     """
     wanted = [columns.USER_ID, columns.ITEM_ID, ORDER]
-    if path.suffix == ".parquet":
-        frame = pl.read_parquet(path)
-    elif path.suffix == ".csv":
-        frame = pl.read_csv(path)
-    else:
+    readers: dict[str, Callable[[Path], pl.DataFrame]] = {
+        ".parquet": pl.read_parquet,
+        ".csv": pl.read_csv,
+    }
+    if path.suffix not in readers:
         raise DataError(f"sequences are read from .parquet or .csv, {path.name} arrived: convert it")
+    if not path.is_file():
+        raise DataError(f"sequences are read from a file, there is none at {path}")
+    try:
+        frame = readers[path.suffix](path)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{path.name} must be readable as {path.suffix}, it is not: {error}") from None
     if missing := [name for name in wanted if name not in frame.columns]:
         raise DataError(
             f"sequences need the columns {', '.join(wanted)}, {path.name} has {', '.join(frame.columns)}: "
@@ -96,6 +108,11 @@ def read_sequences(path: Path) -> pl.DataFrame:
     if holes := frame.select(pl.any_horizontal(pl.all().is_null()).sum()).item():
         raise DataError(
             f"every row of {path.name} needs a user, an item and a place, {holes:,} rows lack one: drop them"
+        )
+    if ties := frame.height - frame.select(pl.struct(columns.USER_ID, ORDER).n_unique()).item():
+        raise DataError(
+            f"the places of a user's events must differ, {ties:,} rows of {path.name} stand where another "
+            f"one does: number them in {ORDER}"
         )
     return frame
 
@@ -110,7 +127,9 @@ def write_events(sequences: pl.DataFrame, path: Path, *, last: datetime = LAST) 
         pl.lit("checkout").alias(columns.EVENT_TYPE),
         (pl.lit(last) - pl.duration(days=STEP.days * num_after)).alias(columns.OCCURRED_AT),
     )
-    artifacts.write_parquet(path, log)
+    # A file that is written anew counts as changed, and would be read and built again.
+    if not (path.exists() and pl.read_parquet(path).equals(log)):
+        artifacts.write_parquet(path, log)
 
 
 def build_config(
@@ -165,14 +184,12 @@ def run_advertisers(
         more: further scorers, built once the workflow has learned.
     """
     workflow = Workflow(config, folder, reporter=reporter)
-    started_s, started_cpu_s = time.perf_counter(), time.process_time()
     workflow.learn()
-    learn_s, learn_cpu_s = time.perf_counter() - started_s, time.process_time() - started_cpu_s
     data = workflow.target_data("advertiser", [to_us(cut) for cut in config.split.test_cuts])
     scorers = [*workflow.scorers("advertiser"), *more(workflow)]
     measured = measure_target(data, scorers, baselines=baselines, index_size=0, seed=0)
     tables = tabulate_target(data, measured, num_samples=config.evaluation.num_samples)
-    return BenchRun(workflow, data, tables, learn_s, learn_cpu_s)
+    return BenchRun(workflow, data, tables)
 
 
 @dataclass(frozen=True)
@@ -222,8 +239,8 @@ class LeaveOneOut:
             "is_validation": self.is_validation,
             "num_users": run.tables["all"]["num_rows"],
             "num_items": run.data.num_candidates - 2,
-            "learn_s": run.learn_s,
-            "learn_cpu_s": run.learn_cpu_s,
+            "train_s": run.train_s,
+            "settings": {"model": dict(self.model), "training": dict(self.training)},
             "peak_memory_gb": peak_memory_gb(),
             **{name: _pick(run.tables[pool]) for name, pool in POOLS.items()},
         }

@@ -10,18 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import optuna
 
 from forecart import artifacts
 from forecart.config import RunConfig, TargetConfig
+from forecart.errors import ConfigError, DataError
 from forecart.model.settings import ModelSettings
 from forecart.sequences.split import SECTION, Level
+from forecart.training.loop import kept_entry
 from forecart.training.settings import TrainingSettings
 from forecart.workflow import Workflow
 
-METRICS: Final = ("recall_at_10", "recall_at_20", "recall_at_100", "novel_recall_at_100")
 Settings = dict[str, Any]
 
 
@@ -59,11 +60,15 @@ def apply_settings(target: TargetConfig, settings: Settings) -> tuple[ModelSetti
 
 @dataclass(frozen=True)
 class Tried:
-    """One finished trial: its number, its measure on validation and its settings (none: the start)."""
+    """One finished trial: its number, its measure on validation and its settings (none: the start).
+
+    A trial whose loss was no number any more has a measure of 0 and says why in `error`.
+    """
 
     number: int
     measure: float
     settings: Settings
+    error: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,8 +114,14 @@ class Tuning:
                 on_trial(self.finished[0])
         while len(self.finished) < num_trials:
             trial = self._study.ask()
-            trial.set_user_attr("settings", suggest(trial, self._target))
-            self._study.tell(trial, self._measure(trial.user_attrs["settings"]))
+            settings = suggest(trial, self._target)
+            trial.set_user_attr("settings", settings)
+            try:
+                measure = self._measure(settings)
+            except ConfigError as error:
+                trial.set_user_attr("error", str(error))
+                measure = 0.0
+            self._study.tell(trial, measure)
             if on_trial is not None:
                 on_trial(self.finished[-1])
         return self.finished
@@ -121,7 +132,10 @@ class Tuning:
         if self._baseline is None:
             return []
         trials = self._study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
-        tried = [Tried(one.number + 1, float(one.values[0]), one.user_attrs["settings"]) for one in trials]
+        tried = [
+            Tried(one.number + 1, one.values[0], one.user_attrs["settings"], one.user_attrs.get("error", ""))
+            for one in trials
+        ]
         return [Tried(0, self._baseline, {}), *tried]
 
     @property
@@ -145,33 +159,33 @@ class Tuning:
         """The trials of exactly these data, this start and this metric; others stay in the file."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder.mkdir(parents=True, exist_ok=True)
-        config = self.workflow.config
-        key = artifacts.hash_value(
-            [
-                artifacts.stage_files(self.workflow.folder / "sequences"),
-                config.learn_until_us,
-                config.labels.model_dump(mode="json"),
-                self._target.model_dump(mode="json"),
-                config.seed,
-                self.metric,
-            ]
-        )
-        return optuna.create_study(
+        study = optuna.create_study(
             storage=f"sqlite:///{self.folder / 'trials.db'}",
-            study_name=key,
+            study_name=artifacts.hash_value([self.workflow.trained_key(self.level), self.metric]),
             direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=config.seed),
             load_if_exists=True,
         )
+        # Of another seed in each process, or it would draw again what an earlier one has drawn.
+        seed = self.workflow.config.seed + len(study.trials)
+        study.sampler = optuna.samplers.TPESampler(seed=seed)
+        return study
 
     def _measure(self, settings: Settings) -> float:
-        """Trains with some settings and returns the measure after the last epoch."""
+        """Trains with some settings and returns the measure of the weights that training keeps."""
         model, training = apply_settings(self._target, settings)
-        task = self.workflow.training_task(self.level)
-        builder = replace(task.builder, history_length=model.history_length)
-        task = replace(task, model=model, training=training, builder=builder)
+        task = replace(self.workflow.training_task(self.level), model=model, training=training)
         folder = self.folder / artifacts.hash_value([self._study.study_name, settings])
-        curve = task.build_trainer(folder, validate=self.workflow.validation(self.level)).run()
+        try:
+            curve = task.build_trainer(folder, validate=self.workflow.validation(self.level)).run()
+        except ConfigError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         shutil.rmtree(folder)
-        measure: float = curve[-1]["validation"][self.metric]
+        measures = kept_entry(curve, training)["validation"]
+        if self.metric not in measures:
+            raise DataError(
+                f"{self.metric} must be measurable on the days before as_of, nobody there converts with "
+                f"anyone new: choose from {', '.join(measures)}"
+            )
+        measure: float = measures[self.metric]
         return measure

@@ -132,7 +132,7 @@ class Workflow:
         """Lists the top candidates of every user as of `candidates.as_of`."""
         folder = self.folder / "candidates" / PLURAL[level]
         top_k = self.config.target(level).top_k
-        key = artifacts.hash_value([self._trained_key(level, MODEL, 0), self._dump("candidates"), top_k])
+        key = artifacts.hash_value([self.trained_key(level, MODEL, 0), self._dump("candidates"), top_k])
         with self._stage(f"candidates: {PLURAL[level]}", folder, key) as is_needed:
             if is_needed:
                 artifacts.begin_stage(folder, key, resumable="part-*.parquet")
@@ -233,7 +233,7 @@ class Workflow:
 
     def _train_one(self, level: Level, system: str, seed_number: int) -> None:
         folder = self._model_folder(level, system, seed_number)
-        key = self._trained_key(level, system, seed_number)
+        key = self.trained_key(level, system, seed_number)
         title = f"training: {SECTION[level]}, {system}, seed {seed_number}"
         with self._stage(title, folder, key) as is_needed:
             if not is_needed:
@@ -355,7 +355,8 @@ class Workflow:
         model = target.model.model_copy(update={"num_layers": 0})
         return target.model_copy(update={"model": model})
 
-    def _trained_key(self, level: Level, system: str, seed_number: int) -> str:
+    def trained_key(self, level: Level, system: str = MODEL, seed_number: int = 0) -> str:
+        """Returns the hash of everything that a trained model follows from."""
         target = self._target(level, system)
         return artifacts.hash_value(
             [
@@ -370,7 +371,7 @@ class Workflow:
         )
 
     def _evaluation_key(self) -> str:
-        keys = [self._trained_key(level, *one) for level in self.config.levels for one in self._models(level)]
+        keys = [self.trained_key(level, *one) for level in self.config.levels for one in self._models(level)]
         return artifacts.hash_value(
             [
                 keys,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from benchmarks.speed import measure_lists
+from benchmarks.speed import Competitor, measure_lists, race, summarise
 from commands import forecart, write_log
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +70,12 @@ def test_the_planted_order_is_found_at_the_last_event_but_one(sequences, tmp_pat
     assert len(re.findall(r"^ *│? *seeds, HR@10 .* [01]\.\d{4} [01]\.\d{4}", said.stdout, re.MULTILINE)) == 2
 
 
+def test_a_file_that_did_not_change_is_not_read_again(sequences, tmp_path):
+    bench(sequences, tmp_path / "run", "--validation")
+    said = bench(sequences, tmp_path / "run")
+    assert said.stderr.count("complete, skipped") == 3
+
+
 def test_a_log_is_measured_over_the_days_after_a_cut(tmp_path):
     log = write_log(tmp_path / "log.csv")
     said = forecart("bench", log, "--protocol", "window", "--output", tmp_path / "run")
@@ -82,6 +88,16 @@ def test_a_log_is_measured_over_the_days_after_a_cut(tmp_path):
     [
         ({"user_id": [1], "item": [1], "pos": [1]}, [], "sequences need the columns user_id, item_id, pos"),
         ({"user_id": [1, None], "item_id": [1, 2], "pos": [1, 2]}, [], "1 rows lack one"),
+        (
+            {"user_id": [1, 1], "item_id": [1, 2], "pos": [1, 1]},
+            [],
+            "1 rows of sequences.parquet stand where",
+        ),
+        (
+            {"user_id": [1], "item_id": [1], "pos": [1]},
+            ["--protocol", "window", "--seeds", 2],
+            "for --protocol",
+        ),
         ({"user_id": [1], "item_id": [1], "pos": [1]}, ["--model", "{"], "--model is JSON"),
         ({"user_id": [1], "item_id": [1], "pos": [1]}, ["--training", "3"], "--training is a JSON object"),
         ({"user_id": [1], "item_id": [1], "pos": [1]}, ["--model", '{"widht": 8}'], "width"),
@@ -92,6 +108,15 @@ def test_what_cannot_be_read_is_said_in_a_line(tmp_path, rows, words, rule):
     pl.DataFrame(rows).write_parquet(path)
     said = forecart("bench", path, "--output", tmp_path / "run", *words, code=2)
     assert rule in said.stderr and said.stderr.count("\n") <= 2
+
+
+def test_files_that_are_missing_or_damaged_are_refused(tmp_path):
+    path = tmp_path / "sequences.parquet"
+    said = forecart("bench", path, "--output", tmp_path / "run", code=2)
+    assert "there is none at" in said.stderr
+    path.write_text("no Parquet")
+    said = forecart("bench", path, "--output", tmp_path / "run", code=2)
+    assert "must be readable as .parquet" in said.stderr
 
 
 def test_other_kinds_of_files_are_refused(tmp_path):
@@ -106,14 +131,61 @@ def test_without_the_file_it_is_skipped_with_a_reason(tmp_path):
 
 def test_the_speed_benchmark_finds_the_planted_order_from_the_lists_alone(sequences, tmp_path):
     words = ["--goal", "0.5", "--results", str(tmp_path)]
-    printed = run_benchmark(sequences, tmp_path, *words, name="speed")
+    folder = tmp_path / "race"
+    printed = run_benchmark(sequences, folder, *words, name="speed")
     found = json.loads(printed[printed.index("\n{") :])["forecart"]
     assert found["best_ndcg_at_10"] > 0.5 and 0 < found["cpu_s_to_goal"] == found["cpu_s_spent"]
     assert json.loads((tmp_path / "speed-ring.json").read_text())["goal"] == 0.5
-    seen = pl.read_parquet(tmp_path / "train.parquet").select("user_id", "item_id")
-    lists = pl.read_parquet(tmp_path / "forecart" / "lists-1.parquet")
+    seen = pl.read_parquet(folder / "train.parquet").select(pl.col("user_id", "item_id").cast(pl.String))
+    lists = pl.read_parquet(folder / "forecart" / "lists-1.parquet")
     assert lists.join(seen, on=["user_id", "item_id"], how="inner").height == 0
     assert lists.group_by("user_id").len()["len"].unique().to_list() == [NUM_ITEMS - (LENGTH - 2)]
+
+
+PEER = """
+import json, sys, polars as pl
+train, folder = pl.read_parquet(sys.argv[1]), sys.argv[2]
+for number, _ in enumerate(sys.stdin, 1):
+    if number == 3:
+        sys.exit(3)
+    lists = train.select("user_id", "item_id", rank=pl.lit(1))
+    lists.write_parquet(f"{folder}/lists-{number}.parquet")
+    line = {"round": number, "epochs": number, "fit_cpu_s": 10.0 * number, "num_users": 8, "recommend_s": 2,
+            "recommend_cpu_s": 1, "peak_memory_gb": 1}
+    print(json.dumps(line), flush=True)
+"""
+
+
+@pytest.fixture
+def competitors(tmp_path):
+    """Two systems that find nothing, take ten CPU-seconds a round and die in the third."""
+    script, train = tmp_path / "peer.py", tmp_path / "train.parquet"
+    script.write_text(PEER)
+    pl.DataFrame({"user_id": [1], "item_id": [7]}).write_parquet(train)
+    target = pl.DataFrame({"user_id": [1], "item_id": [8]})
+    made = [
+        Competitor(name, [sys.executable, script, train, tmp_path / name], tmp_path / name, target)
+        for name in ("ours", "peer")
+    ]
+    yield made
+    for one in made:
+        one.stop()
+
+
+def test_the_peer_goes_on_until_its_patience_ends_and_a_death_is_said(competitors):
+    ours, peer = competitors
+    ours.run_round()
+    ours.rounds[0]["ndcg_at_10"] = 0.9
+    peer.run_round()
+    race(ours, peer, goal=0.5, patience=0.5)
+    assert len(ours.rounds) == len(peer.rounds) == 1
+    race(ours, peer, goal=0.5, patience=2.0)
+    assert [one["fit_cpu_s"] for one in peer.rounds] == [10, 20]
+    found = summarise(peer, 0.5)
+    assert found["cpu_s_to_goal"] is None and found["cpu_s_per_epoch"] == 10
+    assert (found["users_per_s"], found["users_per_cpu_s"], found["best_ndcg_at_10"]) == (4, 8, 0)
+    with pytest.raises(RuntimeError, match=r"peer ended with 3.*stderr\.log"):
+        race(ours, peer, goal=0.5, patience=9.0)
 
 
 def test_lists_are_measured_by_rank():

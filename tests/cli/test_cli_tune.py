@@ -8,7 +8,9 @@ from commands import forecart, write_log
 
 from forecart import tune
 from forecart.config import load_config
-from forecart.training.loop import Trainer
+from forecart.errors import ConfigError
+from forecart.training.loop import Trainer, kept_entry
+from forecart.training.settings import TrainingSettings
 
 
 @pytest.fixture
@@ -44,20 +46,53 @@ def test_the_best_trial_becomes_a_configuration(config, tmp_path):
     assert "trial " not in run_tune(config, folder, "--trials", 4).stderr
 
 
-def test_a_killed_trial_goes_on(config, tmp_path, monkeypatch):
+def test_a_killed_trial_goes_on_and_none_is_drawn_twice(config, tmp_path, monkeypatch):
+    """The second process draws from another seed: only what was asked again is the same."""
     folder, ran = tmp_path / "run", []
 
     def run(self):
-        ran.append((self.settings, self.model.settings))
-        if len(ran) == 2:
+        ran.append((self.settings, self.model.settings, self.folder))
+        if len(ran) == 3:
             raise KeyboardInterrupt
         return real_run(self)
 
     real_run = Trainer.run
     monkeypatch.setattr(Trainer, "run", run)
-    forecart("tune", config, "--output", folder, "--trials", 2, code=130)
-    found = json.loads(run_tune(config, folder, "--trials", 2, "--json").stdout)
-    assert len(found["trials"]) == 2 and len(ran) == 3 and ran[1] == ran[2]
+    forecart("tune", config, "--output", folder, "--trials", 4, code=130)
+    found = json.loads(run_tune(config, folder, "--trials", 4, "--json").stdout)
+    settings = [str(one["settings"]) for one in found["trials"]]
+    assert len(set(settings)) == 4 and len(ran) == 5 and ran[2] == ran[3]
+    assert load_config(str(config)).model_dump(mode="json") == json.loads(
+        (folder / "config.json").read_text()
+    )
+
+
+def test_a_trial_that_diverges_is_the_worst_and_not_the_end(config, tmp_path, monkeypatch):
+    def run(self):
+        if self.settings.batch_rows != 64:
+            raise ConfigError("the loss must be a finite number")
+        return real_run(self)
+
+    real_run = Trainer.run
+    monkeypatch.setattr(Trainer, "run", run)
+    said = run_tune(config, tmp_path / "run", "--trials", 4, "--json")
+    measures = [one["measure"] for one in json.loads(said.stdout)["trials"]]
+    assert len(measures) == 4 and 0.0 in measures and "the loss must be a finite number" in said.stderr
+
+
+def test_what_is_written_can_be_run_from_anywhere(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config.write_text(config.read_text().replace(f'"{tmp_path / "log.csv"}"', '"log.csv"'))
+    forecart("tune", "shop.toml", "--output", "run", "--trials", 1)
+    monkeypatch.chdir("/")
+    tuned = load_config(str(tmp_path / "run" / "tuned.toml"))
+    assert tuned.source.events == [tmp_path / "log.csv"]
+
+
+def test_the_weights_that_training_keeps_are_judged():
+    curve = [{"validation": {"recall_at_10": value}} for value in (0.1, 0.3, 0.2)]
+    assert kept_entry(curve, TrainingSettings()) is curve[2]
+    assert kept_entry(curve, TrainingSettings(patience=2)) is curve[1]
 
 
 def test_what_comes_after_as_of_does_not_matter(config, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from forecart.sequences.successors import count_successors, read_neighbour_vectors
-from planted_world import DAY, START, cycle_world, random_world
+from planted_world import DAY, START, World, cycle_world, random_world
 
 AS_OF = START + 20 * DAY
 
@@ -36,6 +36,40 @@ def test_what_stands_near_lies_near():
     met = world.histories.advertiser[world.histories.start[2] :][:30] - 2
     steps = {step: cosine[met[:-step], met[step:]].mean() for step in (1, 3, 10, 15)}
     assert steps[1] > 0.9 > steps[3] > 0.5 and max(abs(steps[10]), abs(steps[15])) < 0.1
+
+
+def test_the_products_are_the_best_of_their_rank():
+    """Against a dense matrix and a full decomposition of it."""
+    world = random_world(num_users=40)
+    log, size = world.log(), world.num_advertisers
+    row = np.lexsort((log.arrived_us, log.occurred_us, log.user))
+    row = row[log.arrived_us[row] < AS_OF]
+    near = np.zeros((size, size))
+    for first in range(len(row)):
+        for second in range(first + 1, min(first + 11, len(row))):
+            if log.user[row[first]] == log.user[row[second]]:
+                pair = log.candidate[row[first]], log.candidate[row[second]]
+                near[pair] += 0.8 ** (second - first - 1)
+                near[pair[::-1]] += 0.8 ** (second - first - 1)
+    total = near.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        information = np.nan_to_num(np.log(near * near.sum() / np.outer(total, total)), neginf=0.0)
+    value, vector = np.linalg.eigh(np.maximum(information, 0))
+    expected = vector[:, -3:] * np.sqrt(value[-3:])
+    expected /= np.linalg.norm(expected, axis=1)[total > 0].mean()
+    vectors = read_neighbour_vectors(log, as_of_us=AS_OF, width=3)
+    np.testing.assert_allclose(vectors @ vectors.T, expected @ expected.T, atol=1e-4)
+
+
+def test_a_few_that_no_leading_vector_tells_of_have_zeros():
+    """Two candidates of their own users beside a large cycle: not a rounding error for a vector."""
+    world = cycle_world(num_users=60, num_advertisers=40)
+    advertiser = world.histories.advertiser.copy()
+    advertiser[-30:] = np.tile([42, 43], 15)
+    apart = World(dataclasses.replace(world.histories, advertiser=advertiser), 44, 2)
+    vectors = read_neighbour_vectors(apart.log(), as_of_us=AS_OF, width=2)
+    length = np.linalg.norm(vectors, axis=1)
+    assert all(one == 0 or one > 1e-3 for one in length) and (length > 0).any() and (length[2:] == 0).any()
 
 
 def test_nothing_after_the_cut_matters():

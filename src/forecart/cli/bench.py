@@ -25,6 +25,7 @@ class Protocol(StrEnum):
     WINDOW = "window"
 
 
+CONFIG_FILE = "forecart.toml"
 _TITLES = {"seen_filtered": "seen items left out", "seen_kept": "seen items ranked too"}
 _HEADINGS = {"hit_rate_at_10": "HR@10", "ndcg_at_10": "NDCG@10", "recall_at_100": "Recall@100"}
 
@@ -50,7 +51,8 @@ def bench(  # noqa: PLR0913  (the options of the command)
     model: Annotated[str, typer.Option(help="loo: settings of the model as JSON, over the defaults.")] = "{}",
     training: Annotated[str, typer.Option(help="loo: settings of the training as JSON, likewise.")] = "{}",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the run.  [default: runs/bench-FILE]")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the run.  [default: runs/bench-FILE-PROTOCOL]"),
     ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -62,22 +64,28 @@ def bench(  # noqa: PLR0913  (the options of the command)
     simple baselines, once with seen items left out and once with them.
 
     window reads a log as `forecart init` does, guesses what the columns mean and where to cut, and measures
-    next advertiser and next product over the days after the cut.
+    next advertiser and next product over the days after the cut. What was guessed stands in forecart.toml in
+    the run's folder; change it there and run again.
 
     An interrupted run goes on where it stopped; what is complete is not done again.
     """
-    folder = output or Path("runs") / f"bench-{file.name.partition('.')[0]}"
+    folder = output or Path("runs") / f"bench-{file.name.partition('.')[0]}-{protocol}"
     require_training()
     if protocol is Protocol.WINDOW:
+        if validation or seeds != 1 or (model, training) != ("{}", "{}"):
+            raise ConfigError(
+                "--validation, --seeds, --model and --training are for --protocol loo, window arrived: "
+                f"change the configuration that is written to {folder / CONFIG_FILE}, and run again"
+            )
         _bench_window(file, folder, as_json=as_json, quiet=quiet)
         return
     from forecart.bench import MODEL, TRAINING, LeaveOneOut
 
     protocol_of_papers = LeaveOneOut(
-        validation,
-        seeds,
-        {**MODEL, **_read_settings(model, "--model")},
-        {**TRAINING, **_read_settings(training, "--training")},
+        is_validation=validation,
+        num_seeds=seeds,
+        model={**MODEL, **_read_settings(model, "--model")},
+        training={**TRAINING, **_read_settings(training, "--training")},
     )
     with told(quiet=quiet) as reporter:
         result = protocol_of_papers.run(file, folder, reporter=reporter)
@@ -85,15 +93,14 @@ def bench(  # noqa: PLR0913  (the options of the command)
 
 
 def _bench_window(file: Path, folder: Path, *, as_json: bool, quiet: bool) -> None:
-    path = folder / "forecart.toml"
-    guess = guess_config(file, None)
-    config, text = propose(guess, file, None, path)
-    artifacts.write_text(path, text)
-    if not quiet:
-        for sentence in guess.sentences:
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        guess = guess_config(file, None)
+        artifacts.write_text(path, propose(guess, file, None, path)[1])
+        for sentence in [] if quiet else guess.sentences:
             typer.echo(f"guessed: {sentence}", err=True)
     with told(quiet=quiet) as reporter:
-        workflow = open_workflow(config, folder=folder, reporter=reporter)
+        workflow = open_workflow(str(path), folder=folder, reporter=reporter)
         workflow.learn()
         workflow.evaluate()
         workflow.report()
@@ -115,8 +122,8 @@ def print_sequences(result: dict[str, Any]) -> None:
     console = make_console()
     which = "the last event but one" if result["is_validation"] else "the last event"
     console.print(
-        f"{which} of {result['num_users']:,} users, {result['num_items']:,} items ranked; learned in "
-        f"{result['learn_cpu_s']:.0f} CPU-seconds, at most {result['peak_memory_gb']:.1f} GB"
+        f"{which} of {result['num_users']:,} users, {result['num_items']:,} items ranked; training a model "
+        f"took {result['train_s']:.0f} s"
     )
     for name, title in _TITLES.items():
         console.print(_build_table(title, result[name]))

@@ -20,6 +20,7 @@ from forecart.cli.terminal import (
     print_json,
     told,
 )
+from forecart.config import RunConfig
 from forecart.errors import ConfigError
 from forecart.sequences.split import SECTION
 
@@ -83,10 +84,15 @@ def tune(  # noqa: PLR0913  (the options of the command)
 
         def say(tried: Tried) -> None:
             changes = ", ".join(f"{name} {_show(value)}" for name, value in tried.settings.items())
-            reporter.say(f"trial {tried.number}: {metric} {tried.measure:.4f}, {changes or 'as it stands'}")
+            result = tried.error or f"{metric} {tried.measure:.4f}"
+            reporter.say(f"trial {tried.number}: {result}, {changes or 'as it stands'}")
 
-        finished = tuning.run(trials, on_trial=say)
-    tuned = tuning.tuned_config(started)
+        try:
+            finished = tuning.run(trials, on_trial=say)
+        finally:
+            # The stages note the configuration they ran with; the run is still the one that was given.
+            artifacts.write_json(workflow.folder / artifacts.CONFIG, started.model_dump(mode="json"))
+    tuned = with_full_paths(tuning.tuned_config(started))
     path = workflow.folder / "tuned.toml"
     head = comment(
         f"Best of {len(finished)} trials by forecart tune: {target}, {metric} {tuning.best.measure:.4f} on "
@@ -105,6 +111,16 @@ def tune(  # noqa: PLR0913  (the options of the command)
         table.add_row(str(one.number), f"{one.measure:.4f}", changes or "as it stands")
     make_console().print(table)
     typer.echo(str(path))
+
+
+def with_full_paths(config: RunConfig) -> RunConfig:
+    """Returns a configuration that can be written to any folder: relative paths are those of its file."""
+    source = config.source
+    paths: dict[str, object] = {"events": [path.resolve() for path in source.events]}
+    for name in ("catalogue", "data_folder"):
+        if path := getattr(source, name):
+            paths[name] = path.resolve()
+    return config.model_copy(update={"source": source.model_copy(update=paths)})
 
 
 def _show(value: object) -> str:

@@ -206,6 +206,8 @@ class PackedSelfAttention(nn.Module):
 def alibi_slopes(num_heads: int) -> Tensor:
     """Return [H] slopes: zero for the first head, which sees all events alike, then up to 1 by factors of 4.
 
+    A single head fades too, by a quarter a place.
+
     Source:
         Press, Smith and Lewis 2022, with a wider range than theirs: histories are shorter than texts.
     """

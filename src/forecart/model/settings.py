@@ -21,7 +21,7 @@ class ModelSettings(BaseModel):
     history_length: PositiveInt = 100
     """L, the most recent events that the encoder reads."""
     position_bias: Literal["none", "alibi"] = "none"
-    """Whether attention fades with the number of places between two events, on all heads but the first."""
+    """Whether attention fades with the places between two events, on all heads but the first of several."""
     pooling: Literal["cls", "mean", "last"] = "cls"
     """How a history becomes one state; `dense_all_action` always takes the last event before the cut."""
     dropout: float = Field(default=0.2, ge=0, lt=1)

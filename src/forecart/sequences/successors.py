@@ -13,6 +13,7 @@ from forecart.sequences.pair_log import PairLog
 
 NUM_PLACES: Final = 10
 DECAY: Final = 0.8
+_LEAST_LENGTH: Final = 1e-3
 
 
 def count_successors(
@@ -48,8 +49,8 @@ def read_neighbour_vectors(log: PairLog, *, as_of_us: int, width: int) -> npt.ND
 
     With W of `count_successors` and S = W + W', these are the leading eigenvectors of the positive part of
     log(S(i, j) S(., .) / (S(i, .) S(., j))), scaled by the square root of their eigenvalues and to a mean
-    length of one. Columns that the matrix has no positive eigenvalue for, and candidates that never stood
-    beside another one, are zeros.
+    length of one. Columns that the matrix has no positive eigenvalue for are zeros, and so are candidates
+    that never stood beside another one, or only beside a few that no leading eigenvector tells of.
 
     Source:
         Levy and Goldberg 2014: word2vec factorises the same matrix, shifted.
@@ -70,7 +71,9 @@ def read_neighbour_vectors(log: PairLog, *, as_of_us: int, width: int) -> npt.ND
     start = np.random.default_rng(0).standard_normal(log.num_candidates)
     eigenvalue, found = eigsh(near.tocsr(), k=rank, which="LA", v0=start)
     found *= np.sqrt(np.maximum(eigenvalue, 0))
-    # Zero but for rounding.
-    found[total_N == 0] = 0
-    vectors[:, :rank] = found / np.linalg.norm(found, axis=1)[total_N > 0].mean()
+    length_N = np.linalg.norm(found, axis=1)
+    mean_length = length_N[total_N > 0].mean()
+    # Zero but for rounding: without neighbours, or among a few whose eigenvalues are not leading.
+    found[length_N < _LEAST_LENGTH * mean_length] = 0
+    vectors[:, :rank] = found / max(mean_length, 1e-12)
     return vectors

@@ -188,6 +188,13 @@ class Trainer:
         self.model.scaler.fit(torch.cat(features))
 
 
+def kept_entry(curve: list[dict[str, Any]], settings: TrainingSettings) -> dict[str, Any]:
+    """Returns the entry of a curve whose weights training keeps: the best with `patience`, else the last."""
+    if not settings.patience or "validation" not in curve[-1]:
+        return curve[-1]
+    return max(curve, key=lambda entry: entry["validation"][_EARLY_STOP_METRIC])
+
+
 def derive_seed(seed: int, step: int) -> int:
     """Returns the seed of one step: the same for the same (seed, step), far apart for neighbours."""
     return ((seed + 1) * 0x9E3779B97F4A7C15 + (step + 1) * 0xBF58476D1CE4E5B9) % (1 << 63)

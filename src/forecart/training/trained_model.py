@@ -34,7 +34,7 @@ from forecart.training.checkpoint import read_tensors, write_tensors
 WEIGHTS_FILE: Final = "weights.safetensors"
 SETTINGS_FILE: Final = "settings.json"
 # Raised when the same inputs give another model or other files.
-TRAINED_FORMAT: Final = 2
+TRAINED_FORMAT: Final = 3
 _FEATURES: Final = "features"
 
 
