@@ -121,6 +121,10 @@ def measure(trainer: Trainer) -> dict[str, Any]:
     trainer.model.tower_dtype = pick_tower_dtype(trainer.settings, device)
     state = TrainingState(trainer.model, trainer.settings)
     raw = list(islice(trainer.examples.batches(0), WARM_UP + STEPS))
+    if len(raw) < WARM_UP + STEPS:
+        raise SystemExit(
+            f"{WARM_UP + STEPS} steps are taken, an epoch of these sequences has {len(raw)}: lower batch_rows"
+        )
     batches = [to_tensors(batch, device) for batch in raw]
     for batch in batches[:WARM_UP]:
         trainer.take_step(state, batch)

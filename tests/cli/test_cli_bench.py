@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from benchmarks.speed import Competitor, measure_lists, race, summarise
+from benchmarks.step import count_products
 from commands import forecart, write_log
 
 ROOT = Path(__file__).parents[2]
@@ -186,6 +188,35 @@ def test_the_peer_goes_on_until_its_patience_ends_and_a_death_is_said(competitor
     assert (found["users_per_s"], found["users_per_cpu_s"], found["best_ndcg_at_10"]) == (4, 8, 0)
     with pytest.raises(RuntimeError, match=r"peer ended with 3.*stderr\.log"):
         race(ours, peer, goal=0.5, patience=9.0)
+
+
+def test_the_step_benchmark_counts_the_products_of_a_step(sequences, tmp_path):
+    words = ["--training", json.dumps(TRAINING | {"batch_rows": 16}), "--results", tmp_path]
+    command = [sys.executable, "-m", "benchmarks.step", sequences, "--name", "ring", "--output", tmp_path]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    settings = ["--model", json.dumps(MODEL)]
+    done = subprocess.run(
+        [*command, *settings, *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "step-ring.json").read_text())
+    assert 0 < found["share_of_products_outside_attention"] < found["share_of_products"] < 1
+    assert 0 <= found["padding_share"] < 0.2 and found["targets_per_s"] <= found["events_per_s"] * 1.5
+
+
+def test_products_are_counted_by_shape():
+    a, b, c = torch.randn(3, 4), torch.randn(4, 5), torch.randn(3)
+    heads = torch.randn(2, 3, 7, 8, requires_grad=True)
+
+    def step():
+        (a @ b).T @ a
+        torch.nn.functional.linear(b.T, a, c)
+        attended = torch.nn.functional.scaled_dot_product_attention(heads, heads, heads)
+        attended.sum().backward()
+
+    counted = count_products(step)
+    inside = ((6, 7, 8), (6, 8, 7))
+    assert counted == {((3, 4), (4, 5)): 1, ((5, 3), (3, 4)): 1, ((5, 4), (4, 3)): 1, inside: 7}
 
 
 def test_lists_are_measured_by_rank():
