@@ -36,7 +36,7 @@ def build_parser(
     for name, chosen in (("--model", model), ("--training", training)):
         parser.add_argument(
             name,
-            type=_merge_into(chosen),
+            type=merge_into(chosen),
             default=dict(chosen),
             help=f"settings as JSON, over the ones chosen: {json.dumps(dict(chosen))}".replace("%", "%%"),
         )
@@ -44,7 +44,9 @@ def build_parser(
     return parser
 
 
-def _merge_into(chosen: Mapping[str, Any]) -> Callable[[str], dict[str, Any]]:
+def merge_into(chosen: Mapping[str, Any]) -> Callable[[str], dict[str, Any]]:
+    """Returns a reader of JSON that lays what it read over the chosen settings."""
+
     def merge(text: str) -> dict[str, Any]:
         return {**chosen, **json.loads(text)}
 

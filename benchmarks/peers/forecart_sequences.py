@@ -9,14 +9,13 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 
+from benchmarks.figures import merge_into
 from forecart.bench import (
     BEFORE_LAST,
     MODEL,
@@ -131,17 +130,15 @@ def run(asked: argparse.Namespace) -> None:
 
 def main() -> None:
     """Runs the command line."""
-
-    def over(chosen: Mapping[str, Any]) -> Any:
-        return lambda text: {**chosen, **json.loads(text)}
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("train", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--model", type=over(MODEL), default=MODEL, help="settings over the chosen ones")
-    parser.add_argument("--training", type=over(TRAINING), default=TRAINING, help="likewise")
+    parser.add_argument(
+        "--model", type=merge_into(MODEL), default=MODEL, help="settings over the chosen ones"
+    )
+    parser.add_argument("--training", type=merge_into(TRAINING), default=TRAINING, help="likewise")
     parser.add_argument("--top-k", type=int, default=100)
     asked = parser.parse_args()
     wait_for_round()

@@ -8,11 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-import forecart
 from forecart import artifacts
-from forecart.api import open_workflow, require_training
+from forecart.api import require_training
 from forecart.cli.proposal import propose
-from forecart.cli.run import show_result
+from forecart.cli.run import evaluate
 from forecart.cli.terminal import JsonOption, QuietOption, examples, make_console, print_json, told
 from forecart.errors import ConfigError
 from forecart.events.guess import guess_config
@@ -99,12 +98,7 @@ def _bench_window(file: Path, folder: Path, *, as_json: bool, quiet: bool) -> No
         artifacts.write_text(path, propose(guess, file, None, path)[1])
         for sentence in [] if quiet else guess.sentences:
             typer.echo(f"guessed: {sentence}", err=True)
-    with told(quiet=quiet) as reporter:
-        workflow = open_workflow(str(path), folder=folder, reporter=reporter)
-        workflow.learn()
-        workflow.evaluate()
-        workflow.report()
-    show_result(forecart.open_run(folder), as_json=as_json)
+    evaluate(str(path), output=folder, as_json=as_json, quiet=quiet)
 
 
 def _read_settings(text: str, option: str) -> dict[str, Any]:

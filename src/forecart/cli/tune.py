@@ -1,7 +1,7 @@
 """`forecart tune`: better settings for one's own log, chosen on validation."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -83,9 +83,8 @@ def tune(  # noqa: PLR0913  (the options of the command)
         tuning = Tuning(workflow, _LEVELS[target], metric)
 
         def say(tried: Tried) -> None:
-            changes = ", ".join(f"{name} {_show(value)}" for name, value in tried.settings.items())
             result = tried.error or f"{metric} {tried.measure:.4f}"
-            reporter.say(f"trial {tried.number}: {result}, {changes or 'as it stands'}")
+            reporter.say(f"trial {tried.number}: {result}, {_describe(tried.settings)}")
 
         try:
             finished = tuning.run(trials, on_trial=say)
@@ -107,8 +106,7 @@ def tune(  # noqa: PLR0913  (the options of the command)
     for heading in ("trial", metric, "settings"):
         table.add_column(heading)
     for one in sorted(finished, key=lambda one: -one.measure)[:10]:
-        changes = ", ".join(f"{name} {_show(value)}" for name, value in one.settings.items())
-        table.add_row(str(one.number), f"{one.measure:.4f}", changes or "as it stands")
+        table.add_row(str(one.number), f"{one.measure:.4f}", _describe(one.settings))
     make_console().print(table)
     typer.echo(str(path))
 
@@ -123,5 +121,9 @@ def with_full_paths(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"source": source.model_copy(update=paths)})
 
 
-def _show(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else to_toml(value)
+def _describe(settings: dict[str, Any]) -> str:
+    changes = (
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {to_toml(value)}"
+        for name, value in settings.items()
+    )
+    return ", ".join(changes) or "as it stands"

@@ -81,7 +81,8 @@ class Examples:
     @cached_property
     def _groups(self) -> list[IndexArray]:
         """Rows of each group of cuts."""
-        start = np.array([self._group_start[int(cut)] for cut in self.labels.cut_us])
+        cuts, at = np.unique(self.labels.cut_us, return_inverse=True)
+        start = np.array([self._group_start[int(cut)] for cut in cuts])[at]
         return [np.flatnonzero(start == one) for one in np.unique(start)]
 
     def _num_batches(self, rows: IndexArray) -> int:
