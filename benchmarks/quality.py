@@ -9,22 +9,27 @@ from pathlib import Path
 
 from benchmarks.figures import RESULTS, build_parser
 from forecart import artifacts
-from forecart.bench import MODEL, TRAINING, LeaveOneOut
+from forecart.bench import LeaveOneOut
 from forecart.cli.bench import print_sequences
 from forecart.observe import ConsoleReporter
 
 
 def main() -> None:
     """Runs the command line."""
-    parser = build_parser(__doc__, seeds=1, model=MODEL, training=TRAINING)
+    parser = build_parser(__doc__, seeds=1, model={}, training={})
     parser.add_argument("file", type=Path, help="sequences: user_id, item_id, pos")
+    parser.add_argument("--ablate-encoder", action="store_true", help="and the system without the encoder")
     parser.add_argument("--name", required=True, help="of the data set, in results and output")
     asked = parser.parse_args()
     if not asked.file.exists():
         print(f"skipped: there are no sequences at {asked.file}")
         return
     protocol = LeaveOneOut(
-        is_validation=asked.validation, num_seeds=asked.seeds, model=asked.model, training=asked.training
+        is_validation=asked.validation,
+        num_seeds=asked.seeds,
+        model=asked.model,
+        training=asked.training,
+        ablate_encoder=asked.ablate_encoder,
     )
     folder = asked.output or Path("runs") / f"quality-{asked.name}"
     result = protocol.run(asked.file, folder, reporter=ConsoleReporter())

@@ -10,7 +10,7 @@ hour and gap say nothing, as such files hold no times.
 import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,7 @@ from forecart.evaluation.targets import MODEL as MODEL_NAME
 from forecart.evaluation.targets import TargetData, measure_target, tabulate_target
 from forecart.observe import Reporter
 from forecart.sequences.split import SECTION
-from forecart.workflow import Workflow
+from forecart.workflow import NO_ENCODER, Workflow
 
 LAST: Final = datetime(2090, 1, 1, tzinfo=UTC)
 STEP: Final = timedelta(days=7)
@@ -38,7 +38,7 @@ POOLS: Final = {"seen_kept": "all", "seen_filtered": "novel"}
 """What a table is called here -> the pool of the evaluation: seen candidates ranked too, or left out."""
 METRICS: Final = ("hit_rate_at_10", "ndcg_at_10", "recall_at_100")
 ORDER: Final = "pos"
-# Chosen on the validation events of ml-1m (docs/log.md).
+# Chosen on the validation events of ml-1m and, for sparse files, of Amazon Beauty (docs/log.md).
 MODEL: Final[Mapping[str, Any]] = {
     "width": 128,
     "num_heads": 4,
@@ -62,6 +62,19 @@ TRAINING: Final[Mapping[str, Any]] = {
     "num_epochs": 12,
     "warmup_steps": 100,
 }
+SPARSE_EVENTS: Final = 50
+"""Of an item, on average: with fewer, the next two are laid over `MODEL` and `TRAINING`."""
+SPARSE_MODEL: Final[Mapping[str, Any]] = {"dropout": 0.5, "event_dropout": 0.3}
+SPARSE_TRAINING: Final[Mapping[str, Any]] = {"num_epochs": 8}
+# A weighted sum over the whole history in place of the encoder. Its weights come from statistics as of each
+# cut, so that a cut is a row of its own: of as many cuts as here, not of all.
+NO_ENCODER_MODEL: Final[Mapping[str, Any]] = {
+    "num_layers": 0,
+    "use_summary": True,
+    "collaborative_width": 128,
+    "history_length": 20,
+}
+NO_ENCODER_TRAINING: Final[Mapping[str, Any]] = {"objective": "all_action", "batch_rows": 512}
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +91,18 @@ class BenchRun:
         folder = self.workflow.folder / "training" / SECTION["advertiser"] / f"{MODEL_NAME}-0"
         curve: list[dict[str, Any]] = artifacts.read_json(folder / artifacts.MANIFEST)["curve"]
         return sum((float(entry["elapsed_s"]) for entry in curve), 0.0)
+
+
+def choose_settings(sequences: pl.DataFrame) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the settings of model and training by what there is to learn from.
+
+    Where items are rare, more is dropped and the epochs are fewer: what stands near what is known before the
+    first step, and the rest is soon learned by heart.
+    """
+    events_per_item = sequences.height / max(sequences[columns.ITEM_ID].n_unique(), 1)
+    if events_per_item >= SPARSE_EVENTS:
+        return dict(MODEL), dict(TRAINING)
+    return {**MODEL, **SPARSE_MODEL}, {**TRAINING, **SPARSE_TRAINING}
 
 
 def read_sequences(path: Path) -> pl.DataFrame:
@@ -199,14 +224,16 @@ class LeaveOneOut:
     Attributes:
         is_validation: rank the last event but one in place of the last.
         num_seeds: models to train.
-        model: settings of the model.
-        training: settings of the training.
+        model: settings of the model, over `choose_settings`.
+        training: settings of the training, likewise.
+        ablate_encoder: train the system with a summary in place of the encoder too, listed as `no_encoder`.
     """
 
     is_validation: bool = False
     num_seeds: int = 1
-    model: Mapping[str, Any] = field(default_factory=lambda: MODEL)
-    training: Mapping[str, Any] = field(default_factory=lambda: TRAINING)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    ablate_encoder: bool = False
 
     def run(self, path: Path, folder: Path, *, reporter: Reporter) -> dict[str, Any]:
         """Trains on sequences, ranks every item for everyone, and returns plain values.
@@ -224,26 +251,43 @@ class LeaveOneOut:
             ConfigError: a setting is wrong.
         """
         events = folder / "log.parquet"
-        write_events(read_sequences(path), events)
-        config = build_config(
-            events,
-            name="bench",
-            cut=BEFORE_LAST if self.is_validation else LAST,
-            model=self.model,
-            training=self.training,
-            num_seeds=self.num_seeds,
+        sequences = read_sequences(path)
+        write_events(sequences, events)
+        model, training = choose_settings(sequences)
+        model, training = model | dict(self.model), training | dict(self.training)
+        config = self._config(events, model, training)
+
+        def learn_without_encoder(_: Workflow) -> list[Scorer]:
+            if not self.ablate_encoder:
+                return []
+            without = self._config(events, {**model, **NO_ENCODER_MODEL}, {**training, **NO_ENCODER_TRAINING})
+            workflow = Workflow(without, folder / NO_ENCODER, reporter=reporter)
+            workflow.learn()
+            return [replace(scorer, name=NO_ENCODER) for scorer in workflow.scorers("advertiser")]
+
+        run = run_advertisers(
+            config, folder, baselines=BASELINES, reporter=reporter, more=learn_without_encoder
         )
-        run = run_advertisers(config, folder, baselines=BASELINES, reporter=reporter)
         return {
             "provenance": read_provenance(),
             "is_validation": self.is_validation,
             "num_users": run.tables["all"]["num_rows"],
             "num_items": run.data.num_candidates - 2,
             "train_s": run.train_s,
-            "settings": {"model": dict(self.model), "training": dict(self.training)},
+            "settings": {"model": model, "training": training},
             "peak_memory_gb": peak_memory_gb(),
             **{name: _pick(run.tables[pool]) for name, pool in POOLS.items()},
         }
+
+    def _config(self, events: Path, model: Mapping[str, Any], training: Mapping[str, Any]) -> RunConfig:
+        return build_config(
+            events,
+            name="bench",
+            cut=BEFORE_LAST if self.is_validation else LAST,
+            model=model,
+            training=training,
+            num_seeds=self.num_seeds,
+        )
 
 
 def peak_memory_gb() -> float:

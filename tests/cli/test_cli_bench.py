@@ -15,6 +15,8 @@ from benchmarks.speed import Competitor, measure_lists, race, summarise
 from benchmarks.step import count_products
 from commands import forecart, write_log
 
+from forecart.bench import choose_settings
+
 ROOT = Path(__file__).parents[2]
 NUM_ITEMS, LENGTH = 60, 20
 MODEL = {"width": 16, "num_layers": 1, "history_length": 8, "dropout": 0.0}
@@ -70,6 +72,25 @@ def test_the_planted_order_is_found_at_the_last_event_but_one(sequences, tmp_pat
     assert "model, seed 0: complete, skipped" in said.stderr
     assert f"the last event of 80 users, {NUM_ITEMS} items ranked" in said.stdout
     assert len(re.findall(r"^ *│? *seeds, HR@10 .* [01]\.\d{4} [01]\.\d{4}", said.stdout, re.MULTILINE)) == 2
+
+
+def test_the_system_without_the_encoder_is_measured_beside_it(sequences, tmp_path):
+    folder = tmp_path / "run"
+    found = json.loads(bench(sequences, folder, "--validation", "--ablate-encoder", "--json").stdout)
+    trained = folder / "no_encoder" / "training" / "next_advertiser" / "model-0"
+    assert json.loads((trained / "settings.json").read_text())["model"]["num_layers"] == 0
+    for name in ("seen_kept", "seen_filtered"):
+        mean = {system: values["ndcg_at_10"] for system, values in found[name]["mean"].items()}
+        gain = found[name]["difference"]["ndcg_at_10"]["no_encoder"]
+        assert gain["mean"] == pytest.approx(mean["model"] - mean["no_encoder"], abs=1e-9)
+        assert mean["no_encoder"] > mean["popularity_all"]
+
+
+@pytest.mark.parametrize(("num_items", "dropout", "num_epochs"), [(3, 0.3, 12), (4, 0.5, 8)])
+def test_where_items_are_rare_more_is_dropped_and_epochs_are_fewer(num_items, dropout, num_epochs):
+    frame = pl.DataFrame({"item_id": [at % num_items for at in range(180)]})
+    model, training = choose_settings(frame)
+    assert (model["dropout"], training["num_epochs"]) == (dropout, num_epochs)
 
 
 def test_a_file_that_did_not_change_is_not_read_again(sequences, tmp_path):

@@ -49,6 +49,10 @@ def bench(  # noqa: PLR0913  (the options of the command)
     seeds: Annotated[int, typer.Option(min=1, help="loo: models to train; the spread is printed.")] = 1,
     model: Annotated[str, typer.Option(help="loo: settings of the model as JSON, over the defaults.")] = "{}",
     training: Annotated[str, typer.Option(help="loo: settings of the training as JSON, likewise.")] = "{}",
+    ablate_encoder: Annotated[
+        bool,
+        typer.Option("--ablate-encoder", help="loo: show what a system without the encoder reaches too."),
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder of the run.  [default: runs/bench-FILE-PROTOCOL]"),
@@ -71,20 +75,22 @@ def bench(  # noqa: PLR0913  (the options of the command)
     folder = output or Path("runs") / f"bench-{file.name.partition('.')[0]}-{protocol}"
     require_training()
     if protocol is Protocol.WINDOW:
-        if validation or seeds != 1 or (model, training) != ("{}", "{}"):
+        if validation or ablate_encoder or seeds != 1 or (model, training) != ("{}", "{}"):
             raise ConfigError(
-                "--validation, --seeds, --model and --training are for --protocol loo, window arrived: "
-                f"change the configuration that is written to {folder / CONFIG_FILE}, and run again"
+                "--validation, --seeds, --model, --training and --ablate-encoder are for --protocol loo, "
+                f"window arrived: change what is written to {folder / CONFIG_FILE}, and run "
+                "again"
             )
         _bench_window(file, folder, as_json=as_json, quiet=quiet)
         return
-    from forecart.bench import MODEL, TRAINING, LeaveOneOut
+    from forecart.bench import LeaveOneOut
 
     protocol_of_papers = LeaveOneOut(
         is_validation=validation,
         num_seeds=seeds,
-        model={**MODEL, **_read_settings(model, "--model")},
-        training={**TRAINING, **_read_settings(training, "--training")},
+        model=_read_settings(model, "--model"),
+        training=_read_settings(training, "--training"),
+        ablate_encoder=ablate_encoder,
     )
     with told(quiet=quiet) as reporter:
         result = protocol_of_papers.run(file, folder, reporter=reporter)
