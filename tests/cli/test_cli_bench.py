@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from benchmarks.ablations import render
 from benchmarks.speed import Competitor, measure_lists, race, summarise
 from benchmarks.step import count_products
 from commands import forecart, write_log
@@ -84,6 +85,27 @@ def test_the_system_without_the_encoder_is_measured_beside_it(sequences, tmp_pat
         gain = found[name]["difference"]["ndcg_at_10"]["no_encoder"]
         assert gain["mean"] == pytest.approx(mean["model"] - mean["no_encoder"], abs=1e-9)
         assert mean["no_encoder"] > mean["popularity_all"]
+
+
+def test_variants_are_held_against_the_default_and_stored(sequences, tmp_path):
+    command = [sys.executable, "-m", "benchmarks.ablations", str(sequences), "--name", "ring", "--render"]
+    places = ["--only", "1 layer", "--output", str(tmp_path / "runs"), "--results", str(tmp_path)]
+
+    def run():
+        return subprocess.run([*command, *places], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    said = run()
+    stored = json.loads((tmp_path / "ablations-ring.json").read_text())
+    assert [one["name"] for one in stored] == ["default", "1 layer"] and stored[1]["model"]["num_layers"] == 1
+    default, variant = (one["values"]["NDCG@10"] for one in stored)
+    mean, low, high = stored[1]["differences"]["NDCG@10"]
+    assert mean == pytest.approx(variant - default, abs=1e-9) and low <= mean <= high
+    assert "| 1 layer | " in said.stdout and f"{variant:.4f} ({mean:+.4f} [{low:+.4f}" in said.stdout
+    assert "training" in said.stderr and "training" not in run().stderr
+
+
+def test_the_page_of_ablations_is_what_is_stored():
+    assert (ROOT / "docs" / "ablations.md").read_text() == render()
 
 
 @pytest.mark.parametrize(("num_items", "dropout", "num_epochs"), [(3, 0.3, 12), (4, 0.5, 8)])
