@@ -52,7 +52,11 @@ def last_known_event(world, user, cut):
     return int(world.histories.end_at(user, cut)) - 1
 
 
-def dense_encoder(encoder, batch):
+# By head: what attention loses with each place of distance.
+SLOPES = {"none": (0, 0, 0, 0), "alibi": (0, 1 / 16, 1 / 4, 1)}
+
+
+def dense_encoder(encoder, batch, position_bias="none"):
     """Each history alone through the same blocks, without packing and without the short cut."""
     x_TD = encoder.embed_events(batch)
     states = []
@@ -64,10 +68,12 @@ def dense_encoder(encoder, batch):
             query, key, value = attention.to_query_key_value(block.attention_norm(x_LD)).chunk(3, dim=1)
             heads = zip(*(part.chunk(attention.num_heads, 1) for part in (query, key, value)), strict=True)
             mask = torch.ones(len(x_LD), len(x_LD)).triu(1).bool() & encoder.is_causal
-            out = [
-                torch.softmax((q @ k.T / q.shape[1] ** 0.5).masked_fill(mask, -torch.inf), 1) @ v
-                for q, k, v in heads
-            ]
+            place = torch.arange(len(x_LD))
+            distance_LL = (place[:, None] - place).abs()
+            out = []
+            for (q, k, v), slope in zip(heads, SLOPES[position_bias], strict=False):
+                score_LL = q @ k.T / q.shape[1] ** 0.5 - slope * distance_LL
+                out.append(torch.softmax(score_LL.masked_fill(mask, -torch.inf), 1) @ v)
             x_LD = x_LD + attention.to_output(torch.cat(out, 1))
             x_LD = x_LD + block.mlp(block.mlp_norm(x_LD))
         last = int(batch.last_event_B[row] - begin) + 1 if batch.last_event_B[row] >= 0 else 0
@@ -88,6 +94,15 @@ def test_every_pooling_is_that_of_each_history_alone(world, pooling, num_layers)
     alone = torch.autograd.grad((dense_encoder(encoder, batch) * target_BD).sum(), weights)
     for got, expected in zip(packed, alone, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
+def test_attention_that_fades_with_distance_is_that_of_each_history_alone(world, pooling):
+    encoder = encoder_of(world, pooling=pooling, num_heads=4, position_bias="alibi")
+    batch = batch_of(world)
+    alone_BD = dense_encoder(encoder, batch, "alibi")
+    torch.testing.assert_close(encoder(batch), alone_BD, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(alone_BD, dense_encoder(encoder, batch), atol=1e-3)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
@@ -151,14 +166,23 @@ def dense_rows():
     return users, cuts
 
 
+@pytest.mark.parametrize("position_bias", ["none", "alibi"])
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_a_causal_row_is_the_row_of_a_batch_with_its_prefix_only(world, num_layers):
-    encoder = encoder_of(world, is_causal=True, num_layers=num_layers, history_length=40)
+def test_a_causal_row_is_the_row_of_a_batch_with_its_prefix_only(world, num_layers, position_bias):
+    encoder = encoder_of(
+        world,
+        is_causal=True,
+        num_layers=num_layers,
+        num_heads=4,
+        position_bias=position_bias,
+        history_length=40,
+    )
     users, cuts = dense_rows()
     batch = batch_of(world, users, cuts, is_causal=True, length=40)
     assert len(batch.offsets) - 1 == 3
     shared_BD = encoder(batch)
-    torch.testing.assert_close(shared_BD, dense_encoder(encoder, batch), rtol=1e-4, atol=1e-5)
+    alone_BD = dense_encoder(encoder, batch, position_bias)
+    torch.testing.assert_close(shared_BD, alone_BD, rtol=1e-4, atol=1e-5)
     for row, (user, cut) in enumerate(zip(users, cuts, strict=True)):
         alone_1D = encoder(batch_of(world, np.array([user]), cut, is_causal=True, length=40))
         torch.testing.assert_close(shared_BD[row], alone_1D[0], rtol=1e-4, atol=1e-5)

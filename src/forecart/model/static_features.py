@@ -4,6 +4,7 @@ Holds tensors; made by `training/trained_model.py` from the arrays of `sequences
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from torch import Tensor
 
@@ -33,12 +34,15 @@ class StaticFeatures:
 
 @dataclass(frozen=True)
 class CandidateStart:
-    """What is learned per candidate starts here.
+    """What is learned per candidate starts here; None starts as a new model does.
 
     Attributes:
         id_ND: rows of a table of ids; all zeros for a candidate that starts at random.
         bias_N: of a learned prior.
     """
 
-    id_ND: Tensor
-    bias_N: Tensor
+    id_ND: Tensor | None = None
+    bias_N: Tensor | None = None
+
+
+NO_START: Final = CandidateStart()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from forecart.model.layers import EmbeddingTable
 from forecart.model.settings import MAX_TEMPERATURE, MIN_TEMPERATURE, ModelSettings
-from forecart.model.static_features import CandidateStart, StaticFeatures
+from forecart.model.static_features import NO_START, CandidateStart, StaticFeatures
 from forecart.model.tensors import TowerBatch
 from forecart.model.towers import (
     CandidateTower,
@@ -47,14 +47,12 @@ class TwoTower(nn.Module):
         *,
         settings: ModelSettings,
         is_causal: bool = False,
-        start: CandidateStart | None = None,
+        start: CandidateStart = NO_START,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.scaler = StandardScaler(len(FEATURES))
-        self.candidate_tower = CandidateTower(
-            static, settings=settings, id_start_ND=start.id_ND if start else None
-        )
+        self.candidate_tower = CandidateTower(static, settings=settings, id_start_ND=start.id_ND)
         self.user_tower = UserTower(static, settings=settings, is_causal=is_causal)
         self.own: OwnHistoryTerm | None = None
         if settings.use_own_history:
@@ -62,7 +60,8 @@ class TwoTower(nn.Module):
         self.prior = nn.Parameter(torch.tensor(_FIRST_PRIOR))
         self.bias: nn.Parameter | None = None
         if settings.prior == "learned":
-            self.bias = nn.Parameter(start.bias_N if start else torch.zeros(len(static.candidate_NF)))
+            bias_N = torch.zeros(self.num_candidates) if start.bias_N is None else start.bias_N
+            self.bias = nn.Parameter(bias_N)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(settings.temperature)))
         self.tower_dtype = torch.float32
 

@@ -179,8 +179,7 @@ class Trainer:
         """How many epochs ago the best one ended; None where there is nothing to tell by, or no patience."""
         if not self.settings.patience or self.validate is None or not curve:
             return None
-        values = [entry["validation"][_EARLY_STOP_METRIC] for entry in curve]
-        return len(values) - 1 - values.index(max(values))
+        return len(curve) - 1 - curve.index(kept_entry(curve, self.settings))
 
     def _fit_scaler(self, device: torch.device) -> None:
         batches = islice(self.examples.batches(0), _SCALER_BATCHES)

@@ -16,7 +16,7 @@ import torch
 from forecart import artifacts
 from forecart.errors import ArtifactError
 from forecart.model.settings import ModelSettings
-from forecart.model.static_features import CandidateStart, StaticFeatures
+from forecart.model.static_features import NO_START, CandidateStart, StaticFeatures
 from forecart.model.two_tower import TwoTower
 from forecart.sequences.build import Sequences
 from forecart.sequences.candidate_features import (
@@ -86,16 +86,19 @@ def read_features(
     return LevelFeatures(features("advertiser"), features("item"))
 
 
-def read_start(log: PairLog, *, settings: ModelSettings, learn_until_us: int) -> CandidateStart | None:
-    """Returns what is learned per candidate starts from; None where nothing is.
+def read_start(log: PairLog, *, settings: ModelSettings, learn_until_us: int) -> CandidateStart:
+    """Returns where what is learned per candidate starts, as far as these settings learn it.
 
     The bias starts as half the log share of users who ever converted: the cosines say the other half.
     """
-    if settings.id_embedding != "table" and settings.prior != "learned":
-        return None
-    vectors = read_neighbour_vectors(log, as_of_us=learn_until_us, width=settings.width)
-    ever_N = read_population(log, learn_until_us).log_share[:, len(POPULARITY_DAYS) - 1]
-    return CandidateStart(torch.from_numpy(vectors), torch.from_numpy(0.5 * ever_N))
+    id_ND = bias_N = None
+    if settings.id_embedding == "table":
+        vectors = read_neighbour_vectors(log, as_of_us=learn_until_us, width=settings.width)
+        id_ND = torch.from_numpy(vectors)
+    if settings.prior == "learned":
+        ever_N = read_population(log, learn_until_us).log_share[:, len(POPULARITY_DAYS) - 1]
+        bias_N = torch.from_numpy(0.5 * ever_N)
+    return CandidateStart(id_ND, bias_N)
 
 
 def build_model(
@@ -105,7 +108,7 @@ def build_model(
     settings: ModelSettings,
     is_causal: bool,
     seed: int,
-    start: CandidateStart | None = None,
+    start: CandidateStart = NO_START,
 ) -> TwoTower:
     """Returns an untrained model on these features; the same seed and start give the same weights."""
     torch.manual_seed(seed)
