@@ -7,7 +7,9 @@ TRAIN has user_id, item_id, pos. Each line on standard input is a round: some ep
 `OUTPUT/lists-R.parquet` with user_id, item_id, rank (from 1) of every user, seen items left out, and a line
 of JSON on standard output that says what it took so far: CPU-seconds of fitting alone, seconds of
 recommending alone, the peak memory. `--layers ligr` is the paper's eSASRec but for the loss: full softmax by
-default, the faster one to any quality on a catalogue of a few thousand items.
+default, the faster one to any quality on a catalogue of a few thousand items. With `--history NAME=FILE` the
+lists are those of the users of FILE, what comes next after it, written to `OUTPUT/lists-R-NAME.parquet` with
+the column is_filtered: once with and once without the items of the history (`benchmarks/peer_lists.py`).
 """
 
 import argparse
@@ -71,6 +73,14 @@ def build_model(asked: argparse.Namespace) -> SASRecModel:
     )
 
 
+def recommend(model: SASRecModel, dataset: Dataset, top_k: int, *, is_filtered: bool) -> pl.DataFrame:
+    """Returns user_id, item_id, rank, is_filtered of every user of the dataset."""
+    users = dataset.user_id_map.external_ids
+    found = model.recommend(users, dataset, k=top_k, filter_viewed=is_filtered, on_unsupported_targets="warn")
+    lists = {name: found[name].to_numpy() for name in ("user_id", "item_id", "rank")}
+    return pl.DataFrame(lists).with_columns(is_filtered=pl.lit(is_filtered))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -89,34 +99,44 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--epochs-a-round", type=int, default=1)
     parser.add_argument("--top-k", type=int, default=100)
+    parser.add_argument("--history", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     warnings.filterwarnings("ignore")
     seed_everything(asked.seed, verbose=False)
     asked.output.mkdir(parents=True, exist_ok=True)
     dataset = read_dataset(asked.train)
-    users = dataset.user_id_map.external_ids
+    histories = {
+        name: read_dataset(Path(path)) for name, path in (one.split("=", 1) for one in asked.history)
+    }
     model, fit_cpu_s = build_model(asked), 0.0
     for number, _ in enumerate(sys.stdin, 1):
         started_s = time.process_time()
         model.fit_partial(dataset, min_epochs=asked.epochs_a_round, max_epochs=asked.epochs_a_round)
         fit_cpu_s += time.process_time() - started_s
-        started_s, started_cpu_s = time.perf_counter(), time.process_time()
-        found = model.recommend(users, dataset, k=asked.top_k, filter_viewed=True)
-        recommend_s, recommend_cpu_s = time.perf_counter() - started_s, time.process_time() - started_cpu_s
-        lists = pl.DataFrame({name: found[name].to_numpy() for name in ("user_id", "item_id", "rank")})
-        lists.write_parquet(asked.output / f"lists-{number}.parquet")
+        took: dict[str, float] = {}
+        if histories:
+            for name, history in histories.items():
+                both = [recommend(model, history, asked.top_k, is_filtered=one) for one in (False, True)]
+                pl.concat(both).write_parquet(asked.output / f"lists-{number}-{name}.parquet")
+        else:
+            started_s, started_cpu_s = time.perf_counter(), time.process_time()
+            lists = recommend(model, dataset, asked.top_k, is_filtered=True)
+            took["recommend_s"] = time.perf_counter() - started_s
+            took["recommend_cpu_s"] = time.process_time() - started_cpu_s
+            lists.drop("is_filtered").write_parquet(asked.output / f"lists-{number}.parquet")
         line = {
             "round": number,
             "epochs": number * asked.epochs_a_round,
             "fit_cpu_s": fit_cpu_s,
-            "recommend_s": recommend_s,
-            "recommend_cpu_s": recommend_cpu_s,
-            "num_users": len(users),
+            **took,
+            "num_users": len(dataset.user_id_map.external_ids),
             "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
             "versions": {name: metadata.version(name) for name in ("RecTools", "torch", "pytorch-lightning")},
             "num_threads": torch.get_num_threads(),
-            "settings": {name: str(value) for name, value in vars(asked).items()},
+            "settings": {
+                name: value for name, value in vars(asked).items() if isinstance(value, int | float | str)
+            },
         }
         print(json.dumps(line), flush=True)
 

@@ -1,0 +1,119 @@
+"""Complete Journey beside a peer: `python -m benchmarks.peers_complete_journey --peer PYTHON`.
+
+RecTools' eSASRec (LiGR layers; PYTHON is that of its environment, `benchmarks/peers/rectools_sasrec.py`)
+learns from the same households' baskets as our models of `benchmarks.complete_journey`: every distinct
+(household, time, advertiser) before the cut-off, in order. After every few epochs it lists everyone; how many
+epochs it learns is chosen on the four November cuts, as our settings were. Prints and writes
+`results/quality-complete_journey.json`: means of our seeds, the peer, and the difference with its interval.
+"""
+
+import argparse
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from benchmarks.complete_journey import build_config
+from benchmarks.figures import METRICS, RESULTS, pick_table
+from benchmarks.peer_lists import Peer
+from forecart import artifacts
+from forecart.baselines.conversions import read_conversions
+from forecart.config import to_us
+from forecart.evaluation.provenance import read_provenance
+from forecart.evaluation.targets import TargetData, measure_target, tabulate_target
+from forecart.observe import ConsoleReporter, Reporter
+from forecart.workflow import Workflow
+
+SCRIPT: Final = Path(__file__).parent / "peers" / "rectools_sasrec.py"
+VALIDATION: Final = [datetime(2017, 11, day, tzinfo=UTC) for day in (1, 8, 15, 22)]
+
+
+def write_baskets(data: TargetData, cut_us: int, path: Path) -> None:
+    """Writes user_id, item_id (the advertiser) and pos of every basket that arrived before the cut."""
+    known = read_conversions(
+        data.sequences.histories,
+        cut_us=cut_us,
+        level=data.level,
+        num_candidates=data.num_candidates,
+        conversion_codes=data.contract.conversion_codes,
+    ).baskets()
+    rows = known.at(np.lexsort((known.candidate, known.occurred_us, known.user)))
+    frame = pl.DataFrame(
+        {
+            "user_id": data.sequences.users.id_series(rows.user),
+            "item_id": data.vocabulary.id_series(rows.candidate),
+        }
+    )
+    artifacts.write_parquet(path, frame.with_columns(pos=pl.int_range(pl.len()).over("user_id")))
+
+
+def learn(
+    asked: argparse.Namespace, workflow: Workflow, cuts: list[datetime], *, reporter: Reporter
+) -> tuple[Peer, TargetData, dict[int, str]]:
+    """Lets the peer learn up to the first cut and list everyone at each."""
+    data = workflow.target_data("advertiser", [to_us(cut) for cut in cuts])
+    folder = asked.output / "peers" / f"esasrec-{cuts[0]:%Y-%m}"
+    names = {to_us(cut): f"{cut:%Y-%m-%d}" for cut in cuts}
+    files = {name: folder / f"history-{name}.parquet" for name in names.values()}
+    for cut_us, name in names.items():
+        write_baskets(data, cut_us, files[name])
+    command = [str(asked.peer), str(SCRIPT), "--epochs-a-round", str(asked.epochs_a_round)]
+    peer = Peer("rectools_esasrec", command, asked.rounds, folder)
+    peer.learn(files[names[to_us(cuts[0])]], files, reporter=reporter)
+    return peer, data, names
+
+
+def run(asked: argparse.Namespace, *, reporter: Reporter) -> dict[str, Any]:
+    """Returns the tables of our seeds and the peer at the test cuts, and how its epochs were chosen."""
+    workflow = Workflow(build_config(asked.seeds, "auto"), asked.output, reporter=reporter)
+    workflow.events()
+    workflow.sequences()
+    workflow.train("advertiser")
+    peer, data, names = learn(asked, workflow, VALIDATION, reporter=reporter)
+    number, values = peer.best_round(data, names, pool="all", metric="recall_at_20")
+    reporter.say(f"Recall@20 of the peer in November, by round: {', '.join(f'{v:.4f}' for v in values)}")
+    peer, data, names = learn(asked, workflow, workflow.config.split.test_cuts, reporter=reporter)
+    ours = [workflow.scorer("advertiser", seed_number=seed) for seed in range(asked.seeds)]
+    measured = measure_target(
+        data, [*ours, peer.scorer(number, data, names)], baselines=(), index_size=0, seed=0
+    )
+    tables = tabulate_target(data, measured, num_samples=workflow.config.evaluation.num_samples)
+    return {
+        "provenance": read_provenance(),
+        "peer": {
+            "epochs": number * asked.epochs_a_round,
+            "validation_recall_at_20": values,
+            "said": peer.said(number),
+        },
+        "next_advertiser": {pool: pick_table(tables[pool]) for pool in ("all", "novel", "repeat")},
+    }
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--peer", type=Path, help="Python of an environment with RecTools")
+    parser.add_argument("--seeds", type=int, default=3, help="of our models")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--epochs-a-round", type=int, default=4)
+    parser.add_argument("--output", type=Path, default=Path("runs/demo"))
+    asked = parser.parse_args()
+    if asked.peer is None:
+        print("skipped: --peer names no Python with the peer")
+        return
+    with ConsoleReporter() as reporter:
+        result = run(asked, reporter=reporter)
+    for pool, table in result["next_advertiser"].items():
+        for name, values in table["recall"].items():
+            print(f"{pool:7s} {name:18s}", " ".join(f"{values[metric]:.4f}" for metric in METRICS))
+        print("  difference", json.dumps(table["difference"]))
+    artifacts.write_json(RESULTS / "quality-complete_journey.json", result)
+
+
+if __name__ == "__main__":
+    main()
