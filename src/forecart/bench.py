@@ -226,7 +226,7 @@ class LeaveOneOut:
         num_seeds: models to train.
         model: settings of the model, over `choose_settings`.
         training: settings of the training, likewise.
-        ablate_encoder: train the system with a summary in place of the encoder too, listed as `no_encoder`.
+        ablate_encoder: train one system with a summary in place of the encoder too, listed as `no_encoder`.
     """
 
     is_validation: bool = False
@@ -238,8 +238,9 @@ class LeaveOneOut:
     def run(self, path: Path, folder: Path, *, reporter: Reporter) -> dict[str, Any]:
         """Trains on sequences, ranks every item for everyone, and returns plain values.
 
-        `seen_kept` and `seen_filtered` hold the means over users (`model` is the first seed), the differences
-        of the model to each baseline with 95 % intervals, and the seeds where there are several.
+        `seen_kept` and `seen_filtered` hold the means over users (`model` is the mean of the seeds), the
+        differences of the model to each baseline with 95 % intervals, and where there are several seeds,
+        their values and standard deviation.
 
         Args:
             path: the sequences (`read_sequences`).
@@ -255,12 +256,14 @@ class LeaveOneOut:
         write_events(sequences, events)
         model, training = choose_settings(sequences)
         model, training = model | dict(self.model), training | dict(self.training)
-        config = self._config(events, model, training)
+        config = self._config(events, model, training, num_seeds=self.num_seeds)
 
         def learn_without_encoder(_: Workflow) -> list[Scorer]:
             if not self.ablate_encoder:
                 return []
-            without = self._config(events, {**model, **NO_ENCODER_MODEL}, {**training, **NO_ENCODER_TRAINING})
+            without = self._config(
+                events, {**model, **NO_ENCODER_MODEL}, {**training, **NO_ENCODER_TRAINING}, num_seeds=1
+            )
             workflow = Workflow(without, folder / NO_ENCODER, reporter=reporter)
             workflow.learn()
             return [replace(scorer, name=NO_ENCODER) for scorer in workflow.scorers("advertiser")]
@@ -279,14 +282,16 @@ class LeaveOneOut:
             **{name: _pick(run.tables[pool]) for name, pool in POOLS.items()},
         }
 
-    def _config(self, events: Path, model: Mapping[str, Any], training: Mapping[str, Any]) -> RunConfig:
+    def _config(
+        self, events: Path, model: Mapping[str, Any], training: Mapping[str, Any], *, num_seeds: int
+    ) -> RunConfig:
         return build_config(
             events,
             name="bench",
             cut=BEFORE_LAST if self.is_validation else LAST,
             model=model,
             training=training,
-            num_seeds=self.num_seeds,
+            num_seeds=num_seeds,
         )
 
 
@@ -297,12 +302,12 @@ def peak_memory_gb() -> float:
 
 
 def _pick(table: dict[str, Any]) -> dict[str, Any]:
-    means = {"model": table["model"], **table["baselines"]}
-    picked: dict[str, Any] = {
-        "mean": {name: {metric: values[metric] for metric in METRICS} for name, values in means.items()},
-        "difference": {metric: table["difference"][metric] for metric in METRICS},
-    }
-    if "seeds" in table:
-        picked["seeds"] = {metric: table["seeds"]["values"]["model"][metric] for metric in METRICS}
-        picked["difference"] = {metric: table["seeds"]["difference"][metric] for metric in METRICS}
+    means, seeds = {"model": table["model"], **table["baselines"]}, table.get("seeds")
+    picked: dict[str, Any] = {}
+    if seeds:
+        means["model"] = seeds["mean"]["model"]
+        picked["seeds"] = {metric: seeds["values"]["model"][metric] for metric in METRICS}
+        picked["seed_to_seed"] = {metric: seeds["standard_deviation"]["model"][metric] for metric in METRICS}
+    picked["mean"] = {name: {metric: values[metric] for metric in METRICS} for name, values in means.items()}
+    picked["difference"] = {metric: (seeds or table)["difference"][metric] for metric in METRICS}
     return picked

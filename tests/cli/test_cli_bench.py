@@ -73,6 +73,10 @@ def test_the_planted_order_is_found_at_the_last_event_but_one(sequences, tmp_pat
     assert "model, seed 0: complete, skipped" in said.stderr
     assert f"the last event of 80 users, {NUM_ITEMS} items ranked" in said.stdout
     assert len(re.findall(r"^ *│? *seeds, HR@10 .* [01]\.\d{4} [01]\.\d{4}", said.stdout, re.MULTILINE)) == 2
+    found = json.loads(bench(sequences, tmp_path / "run", "--seeds", 2, "--json").stdout)["seen_kept"]
+    for metric, (first, second) in found["seeds"].items():
+        assert found["mean"]["model"][metric] == pytest.approx((first + second) / 2)
+        assert found["seed_to_seed"][metric] == pytest.approx(abs(first - second) / 2**0.5)
 
 
 def test_the_system_without_the_encoder_is_measured_beside_it(sequences, tmp_path):

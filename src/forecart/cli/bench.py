@@ -141,6 +141,8 @@ def _build_table(title: str, one: dict[str, Any]) -> Table:
         difference = one["difference"]["ndcg_at_10"].get(system)
         cell = "" if difference is None else _interval(difference)
         table.add_row(system, *(f"{values[metric]:.4f}" for metric in _HEADINGS), cell)
+    if "seeds" in one:
+        table.add_row("seed to seed", *(f"{one['seed_to_seed'][metric]:.4f}" for metric in _HEADINGS))
     for metric, values in one.get("seeds", {}).items():
         table.add_row(f"seeds, {_HEADINGS[metric]}", " ".join(f"{value:.4f}" for value in values))
     return table
