@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from scipy.sparse import csr_matrix  # type: ignore[import-untyped, unused-ignor
 from forecart.evaluation.targets import MODEL, TargetData, measure_target, tabulate_target
 from forecart.observe import Reporter
 from forecart.sequences.vocabulary import FIRST_INDEX
+
+RECTOOLS: Final = Path(__file__).parent / "peers" / "rectools_sasrec.py"
 
 
 @dataclass(frozen=True, eq=False)

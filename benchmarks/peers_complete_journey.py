@@ -18,7 +18,7 @@ import polars as pl
 
 from benchmarks.complete_journey import build_config
 from benchmarks.figures import METRICS, RESULTS, pick_table
-from benchmarks.peer_lists import Peer
+from benchmarks.peer_lists import RECTOOLS, Peer
 from forecart import artifacts
 from forecart.baselines.conversions import read_conversions
 from forecart.config import to_us
@@ -27,7 +27,6 @@ from forecart.evaluation.targets import TargetData, measure_target, tabulate_tar
 from forecart.observe import ConsoleReporter, Reporter
 from forecart.workflow import Workflow
 
-SCRIPT: Final = Path(__file__).parent / "peers" / "rectools_sasrec.py"
 VALIDATION: Final = [datetime(2017, 11, day, tzinfo=UTC) for day in (1, 8, 15, 22)]
 
 
@@ -60,7 +59,7 @@ def learn(
     files = {name: folder / f"history-{name}.parquet" for name in names.values()}
     for cut_us, name in names.items():
         write_baskets(data, cut_us, files[name])
-    command = [str(asked.peer), str(SCRIPT), "--epochs-a-round", str(asked.epochs_a_round)]
+    command = [str(asked.peer), str(RECTOOLS), "--epochs-a-round", str(asked.epochs_a_round)]
     peer = Peer("rectools_esasrec", command, asked.rounds, folder)
     peer.learn(files[names[to_us(cuts[0])]], files, reporter=reporter)
     return peer, data, names

@@ -30,10 +30,9 @@ from typing import Any
 import polars as pl
 
 from benchmarks.figures import RESULTS
+from benchmarks.peer_lists import RECTOOLS
 from forecart import artifacts
 from forecart.evaluation.provenance import read_provenance
-
-PEER = Path(__file__).parent / "peers" / "rectools_sasrec.py"
 
 
 class Competitor:
@@ -170,7 +169,7 @@ def main() -> None:
     ours = Competitor("forecart", [*module, *settings], folder / "forecart", target)
     peer = None
     if asked.peer is not None:
-        peer = Competitor("RecTools", [asked.peer, PEER, train, folder / "peer"], folder / "peer", target)
+        peer = Competitor("RecTools", [asked.peer, RECTOOLS, train, folder / "peer"], folder / "peer", target)
     try:
         race(ours, peer, goal=asked.goal, patience=asked.patience)
     finally:

@@ -235,7 +235,14 @@ class LeaveOneOut:
     training: Mapping[str, Any] = field(default_factory=dict)
     ablate_encoder: bool = False
 
-    def run(self, path: Path, folder: Path, *, reporter: Reporter) -> dict[str, Any]:
+    def run(
+        self,
+        path: Path,
+        folder: Path,
+        *,
+        reporter: Reporter,
+        more: Callable[[Workflow], list[Scorer]] = lambda workflow: [],
+    ) -> dict[str, Any]:
         """Trains on sequences, ranks every item for everyone, and returns plain values.
 
         `seen_kept` and `seen_filtered` hold the means over users (`model` is the mean of the seeds), the
@@ -246,6 +253,7 @@ class LeaveOneOut:
             path: the sequences (`read_sequences`).
             folder: of the run; what is complete there is not done again.
             reporter: told of progress.
+            more: further scorers, built once the model has learned.
 
         Raises:
             DataError: the file cannot be read.
@@ -258,19 +266,18 @@ class LeaveOneOut:
         model, training = model | dict(self.model), training | dict(self.training)
         config = self._config(events, model, training, num_seeds=self.num_seeds)
 
-        def learn_without_encoder(_: Workflow) -> list[Scorer]:
+        def others(learned: Workflow) -> list[Scorer]:
             if not self.ablate_encoder:
-                return []
+                return more(learned)
             without = self._config(
                 events, {**model, **NO_ENCODER_MODEL}, {**training, **NO_ENCODER_TRAINING}, num_seeds=1
             )
             workflow = Workflow(without, folder / NO_ENCODER, reporter=reporter)
             workflow.learn()
-            return [replace(scorer, name=NO_ENCODER) for scorer in workflow.scorers("advertiser")]
+            (scorer,) = workflow.scorers("advertiser")
+            return [replace(scorer, name=NO_ENCODER), *more(learned)]
 
-        run = run_advertisers(
-            config, folder, baselines=BASELINES, reporter=reporter, more=learn_without_encoder
-        )
+        run = run_advertisers(config, folder, baselines=BASELINES, reporter=reporter, more=others)
         return {
             "provenance": read_provenance(),
             "is_validation": self.is_validation,
