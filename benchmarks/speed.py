@@ -32,6 +32,7 @@ import polars as pl
 from benchmarks.figures import RESULTS
 from benchmarks.peer_lists import RECTOOLS
 from forecart import artifacts
+from forecart.bench import NUM_PREDICTED, hide_latest, num_after
 from forecart.evaluation.provenance import read_provenance
 
 
@@ -100,9 +101,8 @@ def measure_lists(lists: pl.DataFrame, target: pl.DataFrame) -> dict[str, float]
 def split_sequences(path: Path, train: Path) -> pl.DataFrame:
     """Writes all but the last two events of each user and returns the last but one."""
     rows = pl.read_parquet(path, columns=["user_id", "item_id", "pos"]).sort("user_id", "pos")
-    after = pl.len().over("user_id") - 1 - pl.int_range(pl.len()).over("user_id")
-    artifacts.write_parquet(train, rows.filter(after > 1))
-    return rows.filter(after == 1).select("user_id", "item_id")
+    artifacts.write_parquet(train, hide_latest(rows, NUM_PREDICTED))
+    return rows.filter(num_after() == 1).select("user_id", "item_id")
 
 
 def race(ours: Competitor, peer: Competitor | None, *, goal: float, patience: float) -> None:

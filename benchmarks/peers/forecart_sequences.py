@@ -15,13 +15,11 @@ import numpy as np
 import polars as pl
 import torch
 
-from benchmarks.figures import merge_into
 from forecart.bench import (
     BEFORE_LAST,
-    MODEL,
     STEP,
-    TRAINING,
     build_config,
+    choose_settings,
     peak_memory_gb,
     read_sequences,
     write_events,
@@ -115,9 +113,13 @@ def run(asked: argparse.Namespace) -> None:
     started_cpu_s = time.process_time()
     asked.output.mkdir(parents=True, exist_ok=True)
     log = asked.output / "log.parquet"
+    sequences = read_sequences(asked.train)
     # Up to a step before the last event of the full sequences, which this file does not hold.
-    write_events(read_sequences(asked.train), log, last=BEFORE_LAST - STEP)
-    config = build_config(log, name="speed", model=asked.model, training=asked.training, cut=BEFORE_LAST)
+    write_events(sequences, log, last=BEFORE_LAST - STEP)
+    model, training = choose_settings(sequences)
+    config = build_config(
+        log, name="speed", model=model | asked.model, training=training | asked.training, cut=BEFORE_LAST
+    )
     workflow = Workflow(config, asked.output / "run")
     workflow.events()
     workflow.sequences()
@@ -135,10 +137,8 @@ def main() -> None:
     )
     parser.add_argument("train", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument(
-        "--model", type=merge_into(MODEL), default=MODEL, help="settings over the chosen ones"
-    )
-    parser.add_argument("--training", type=merge_into(TRAINING), default=TRAINING, help="likewise")
+    parser.add_argument("--model", type=json.loads, default={}, help="settings as JSON, over the chosen ones")
+    parser.add_argument("--training", type=json.loads, default={}, help="likewise")
     parser.add_argument("--top-k", type=int, default=100)
     asked = parser.parse_args()
     wait_for_round()

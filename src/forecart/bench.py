@@ -26,11 +26,13 @@ from forecart.evaluation.targets import MODEL as MODEL_NAME
 from forecart.evaluation.targets import TargetData, measure_target, tabulate_target
 from forecart.observe import Reporter
 from forecart.sequences.split import SECTION
-from forecart.workflow import NO_ENCODER, Workflow
+from forecart.workflow import Workflow
 
 LAST: Final = datetime(2090, 1, 1, tzinfo=UTC)
 STEP: Final = timedelta(days=7)
 BEFORE_LAST: Final = LAST - STEP
+NUM_PREDICTED: Final = 2
+"""Of each user, the latest events: the validation and the test, hidden from weights and choices."""
 MAX_EVENTS: Final = 5000
 """Of a user, the latest: more weeks than that do not fit between 1980 and `LAST`."""
 BASELINES: Final = ("popularity_all", "item_knn", "skip_markov")
@@ -63,11 +65,14 @@ TRAINING: Final[Mapping[str, Any]] = {
     "warmup_steps": 100,
 }
 SPARSE_EVENTS: Final = 50
-"""Of an item, on average: with fewer, the next two are laid over `MODEL` and `TRAINING`."""
+"""Of an item, on average: with fewer, the next two are laid over `MODEL` and `TRAINING`. A guess: of
+the two files that settings were chosen on, one has 13 and the other 289."""
 SPARSE_MODEL: Final[Mapping[str, Any]] = {"dropout": 0.5, "event_dropout": 0.3}
 SPARSE_TRAINING: Final[Mapping[str, Any]] = {"num_epochs": 8}
 # A weighted sum over the whole history in place of the encoder. Its weights come from statistics as of each
-# cut, so that a cut is a row of its own: of as many cuts as here, not of all.
+# cut, so that a cut is a row of its own: of as many cuts as here, not of all. None of it was tuned, and more
+# than the encoder differs from the model: not what `NO_ENCODER` of a workflow is.
+SUMMARY_ONLY: Final = "summary_only"
 NO_ENCODER_MODEL: Final[Mapping[str, Any]] = {
     "num_layers": 0,
     "use_summary": True,
@@ -93,13 +98,17 @@ class BenchRun:
         return sum((float(entry["elapsed_s"]) for entry in curve), 0.0)
 
 
-def choose_settings(sequences: pl.DataFrame) -> tuple[dict[str, Any], dict[str, Any]]:
+def choose_settings(learned: pl.DataFrame) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the settings of model and training by what there is to learn from.
 
     Where items are rare, more is dropped and the epochs are fewer: what stands near what is known before the
     first step, and the rest is soon learned by heart.
+
+    Args:
+        learned: item_id of the events that weights learn from; without those that are predicted
+            (`hide_latest`), which nothing may be chosen by.
     """
-    events_per_item = sequences.height / max(sequences[columns.ITEM_ID].n_unique(), 1)
+    events_per_item = learned.height / max(learned[columns.ITEM_ID].n_unique(), 1)
     if events_per_item >= SPARSE_EVENTS:
         return dict(MODEL), dict(TRAINING)
     return {**MODEL, **SPARSE_MODEL}, {**TRAINING, **SPARSE_TRAINING}
@@ -142,15 +151,25 @@ def read_sequences(path: Path) -> pl.DataFrame:
     return frame
 
 
+def num_after() -> pl.Expr:
+    """Returns how many events of the same user come after each; rows stand in any order."""
+    place = pl.col(ORDER).rank("ordinal").cast(pl.Int64)
+    return (pl.len().cast(pl.Int64) - place).over(columns.USER_ID)
+
+
+def hide_latest(sequences: pl.DataFrame, num_events: int) -> pl.DataFrame:
+    """Returns sequences without the latest events of each user; who has no more than those is left out."""
+    return sequences.filter(num_after() >= num_events)
+
+
 def write_events(sequences: pl.DataFrame, path: Path, *, last: datetime = LAST) -> None:
     """Writes sequences as a log: one event a week, the last of every user at `last`."""
     ordered = sequences.sort(columns.USER_ID, ORDER)
-    num_after = pl.len().over(columns.USER_ID) - 1 - pl.int_range(pl.len()).over(columns.USER_ID)
-    log = ordered.filter(num_after < MAX_EVENTS).select(
+    log = ordered.filter(num_after() < MAX_EVENTS).select(
         pl.col(columns.USER_ID).cast(pl.String),
         pl.col(columns.ITEM_ID).cast(pl.String).alias(columns.ADVERTISER_ID),
         pl.lit("checkout").alias(columns.EVENT_TYPE),
-        (pl.lit(last) - pl.duration(days=STEP.days * num_after)).alias(columns.OCCURRED_AT),
+        (pl.lit(last) - pl.duration(days=STEP.days * num_after())).alias(columns.OCCURRED_AT),
     )
     # A file that is written anew counts as changed, and would be read and built again.
     if not (path.exists() and pl.read_parquet(path).equals(log)):
@@ -226,7 +245,7 @@ class LeaveOneOut:
         num_seeds: models to train.
         model: settings of the model, over `choose_settings`.
         training: settings of the training, likewise.
-        ablate_encoder: train one system with a summary in place of the encoder too, listed as `no_encoder`.
+        ablate_encoder: train one system with a summary in place of the encoder too, listed as `summary_only`.
     """
 
     is_validation: bool = False
@@ -247,7 +266,8 @@ class LeaveOneOut:
 
         `seen_kept` and `seen_filtered` hold the means over users (`model` is the mean of the seeds), the
         differences of the model to each baseline with 95 % intervals, and where there are several seeds,
-        their values and standard deviation.
+        their values and standard deviation. `summary_only` holds the settings of that system where it is
+        asked for.
 
         Args:
             path: the sequences (`read_sequences`).
@@ -260,34 +280,45 @@ class LeaveOneOut:
             ConfigError: a setting is wrong.
         """
         events = folder / "log.parquet"
-        sequences = read_sequences(path)
-        write_events(sequences, events)
-        model, training = choose_settings(sequences)
-        model, training = model | dict(self.model), training | dict(self.training)
-        config = self._config(events, model, training, num_seeds=self.num_seeds)
+        settings = self._prepare(path, events)
+        summary_only = {
+            "model": {**settings["model"], **NO_ENCODER_MODEL},
+            "training": {**settings["training"], **NO_ENCODER_TRAINING},
+        }
 
-        def others(learned: Workflow) -> list[Scorer]:
+        def build_scorers(learned: Workflow) -> list[Scorer]:
             if not self.ablate_encoder:
                 return more(learned)
-            without = self._config(
-                events, {**model, **NO_ENCODER_MODEL}, {**training, **NO_ENCODER_TRAINING}, num_seeds=1
-            )
-            workflow = Workflow(without, folder / NO_ENCODER, reporter=reporter)
+            config = self._config(events, **summary_only, num_seeds=1)
+            workflow = Workflow(config, folder / SUMMARY_ONLY, reporter=reporter)
             workflow.learn()
-            (scorer,) = workflow.scorers("advertiser")
-            return [replace(scorer, name=NO_ENCODER), *more(learned)]
+            return [replace(workflow.scorer("advertiser"), name=SUMMARY_ONLY), *more(learned)]
 
-        run = run_advertisers(config, folder, baselines=BASELINES, reporter=reporter, more=others)
+        run = run_advertisers(
+            self._config(events, **settings, num_seeds=self.num_seeds),
+            folder,
+            baselines=BASELINES,
+            reporter=reporter,
+            more=build_scorers,
+        )
         return {
             "provenance": read_provenance(),
             "is_validation": self.is_validation,
             "num_users": run.tables["all"]["num_rows"],
             "num_items": run.data.num_candidates - 2,
             "train_s": run.train_s,
-            "settings": {"model": model, "training": training},
+            "settings": settings,
+            **({SUMMARY_ONLY: {"num_seeds": 1, "settings": summary_only}} if self.ablate_encoder else {}),
             "peak_memory_gb": peak_memory_gb(),
             **{name: _pick(run.tables[pool]) for name, pool in POOLS.items()},
         }
+
+    def _prepare(self, path: Path, events: Path) -> dict[str, dict[str, Any]]:
+        """Writes the log of a file and returns the settings of the model that learns from it."""
+        sequences = read_sequences(path)
+        write_events(sequences, events)
+        model, training = choose_settings(hide_latest(sequences, NUM_PREDICTED))
+        return {"model": {**model, **self.model}, "training": {**training, **self.training}}
 
     def _config(
         self, events: Path, model: Mapping[str, Any], training: Mapping[str, Any], *, num_seeds: int

@@ -16,7 +16,7 @@ from benchmarks.speed import Competitor, measure_lists, race, summarise
 from benchmarks.step import count_products
 from commands import forecart, write_log
 
-from forecart.bench import choose_settings
+from forecart.bench import choose_settings, hide_latest
 
 ROOT = Path(__file__).parents[2]
 NUM_ITEMS, LENGTH = 60, 20
@@ -79,16 +79,18 @@ def test_the_planted_order_is_found_at_the_last_event_but_one(sequences, tmp_pat
         assert found["seed_to_seed"][metric] == pytest.approx(abs(first - second) / 2**0.5)
 
 
-def test_the_system_without_the_encoder_is_measured_beside_it(sequences, tmp_path):
+def test_a_summary_in_place_of_the_encoder_is_measured_beside_it(sequences, tmp_path):
     folder = tmp_path / "run"
     found = json.loads(bench(sequences, folder, "--validation", "--ablate-encoder", "--json").stdout)
-    trained = folder / "no_encoder" / "training" / "next_advertiser" / "model-0"
-    assert json.loads((trained / "settings.json").read_text())["model"]["num_layers"] == 0
+    trained = folder / "summary_only" / "training" / "next_advertiser" / "model-0"
+    used = json.loads((trained / "settings.json").read_text())["model"]
+    assert found["summary_only"]["num_seeds"] == 1 and used["num_layers"] == 0
+    assert found["summary_only"]["settings"]["model"].items() <= used.items()
     for name in ("seen_kept", "seen_filtered"):
         mean = {system: values["ndcg_at_10"] for system, values in found[name]["mean"].items()}
-        gain = found[name]["difference"]["ndcg_at_10"]["no_encoder"]
-        assert gain["mean"] == pytest.approx(mean["model"] - mean["no_encoder"], abs=1e-9)
-        assert mean["no_encoder"] > mean["popularity_all"]
+        gain = found[name]["difference"]["ndcg_at_10"]["summary_only"]
+        assert gain["mean"] == pytest.approx(mean["model"] - mean["summary_only"], abs=1e-9)
+        assert mean["summary_only"] > mean["popularity_all"]
 
 
 def test_variants_are_held_against_the_default_and_stored(sequences, tmp_path):
@@ -112,11 +114,30 @@ def test_the_page_of_ablations_is_what_is_stored():
     assert (ROOT / "docs" / "ablations.md").read_text() == render()
 
 
-@pytest.mark.parametrize(("num_items", "dropout", "num_epochs"), [(3, 0.3, 12), (4, 0.5, 8)])
+@pytest.mark.parametrize(("num_items", "dropout", "num_epochs"), [(36, 0.3, 12), (37, 0.5, 8)])
 def test_where_items_are_rare_more_is_dropped_and_epochs_are_fewer(num_items, dropout, num_epochs):
-    frame = pl.DataFrame({"item_id": [at % num_items for at in range(180)]})
-    model, training = choose_settings(frame)
+    rows = [
+        {"user_id": user, "item_id": (18 * user + pos) % num_items, "pos": pos}
+        for user in range(100)
+        for pos in range(20)
+    ]
+    # Of 36 items 50 events each are learned from; with the two of each user that are hidden it were 55.
+    learned = hide_latest(pl.DataFrame(rows).sample(fraction=1, shuffle=True, seed=1), 2)
+    assert learned.height == 100 * 18 and learned["pos"].max() == 17
+    model, training = choose_settings(learned)
     assert (model["dropout"], training["num_epochs"]) == (dropout, num_epochs)
+
+
+def test_what_is_hidden_chooses_no_settings(tmp_path):
+    # Of 60 items 50 events each, but 47.5 without the two of each user that are hidden.
+    rows = [
+        {"user_id": user, "item_id": (user + pos) % 60, "pos": pos} for user in range(75) for pos in range(40)
+    ]
+    path = tmp_path / "sequences.parquet"
+    pl.DataFrame(rows).write_parquet(path)
+    settings = ["--model", json.dumps({"width": 16}), "--training", json.dumps({"num_epochs": 1})]
+    said = forecart("bench", path, "--output", tmp_path / "run", "--json", *settings)
+    assert json.loads(said.stdout)["settings"]["model"]["dropout"] == 0.5
 
 
 def test_a_file_that_did_not_change_is_not_read_again(sequences, tmp_path):

@@ -51,7 +51,10 @@ def bench(  # noqa: PLR0913  (the options of the command)
     training: Annotated[str, typer.Option(help="loo: settings of the training as JSON, likewise.")] = "{}",
     ablate_encoder: Annotated[
         bool,
-        typer.Option("--ablate-encoder", help="loo: show what a system without the encoder reaches too."),
+        typer.Option(
+            "--ablate-encoder",
+            help="loo: show what a summary in place of the encoder reaches too: summary_only, one seed.",
+        ),
     ] = False,
     output: Annotated[
         Path | None,
