@@ -7,14 +7,18 @@ event, and writes `results/complete_journey.json`. `--content none` is the ablat
 
 import argparse
 import json
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.figures import METRICS, RESULTS, pick_table
 from forecart import artifacts
 from forecart.config import RunConfig, load_config, validate_config
 from forecart.observe import ConsoleReporter
 from forecart.workflow import Workflow
+
+NOVEMBER: Final = [datetime(2017, 11, day, tzinfo=UTC) for day in (1, 8, 15, 22)]
+"""The cuts of validation."""
 
 
 def build_config(seeds: int, content: str) -> RunConfig:

@@ -7,6 +7,7 @@ round from TRAIN for each line of standard input and then lists every user of ea
 history was left out. Which round is reported is chosen on validation, as for our own models.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -20,7 +21,9 @@ import numpy.typing as npt
 import polars as pl
 from scipy.sparse import csr_matrix  # type: ignore[import-untyped, unused-ignore]
 
+from forecart import artifacts
 from forecart.evaluation.targets import MODEL, TargetData, measure_target, tabulate_target
+from forecart.model.settings import ModelSettings
 from forecart.observe import Reporter
 from forecart.sequences.vocabulary import FIRST_INDEX
 
@@ -40,7 +43,15 @@ class ListScorer:
     score_UN: Mapping[int, Any]
 
     def score_at(self, cut_us: int, user_index: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-        """Returns one over the place in the list, [B, N]; -inf for what was not listed."""
+        """Returns one over the place in the list; -inf for what was not listed, all of it for a user without.
+
+        Args:
+            cut_us: one of those that there are lists of.
+            user_index: [B].
+
+        Returns:
+            [B, N], larger is better.
+        """
         score_BN: npt.NDArray[np.float32] = self.score_UN[cut_us][user_index].toarray()
         return np.where(score_BN > 0, score_BN, np.float32(-np.inf))
 
@@ -74,7 +85,7 @@ class Peer:
         name: in tables.
         command: its Python, its script, and options of it.
         num_rounds: after each it can be chosen.
-        folder: of its lists.
+        folder: of its lists and of nothing else that is called `lists-*`.
     """
 
     name: str
@@ -83,43 +94,64 @@ class Peer:
     folder: Path
 
     def lists_path(self, number: int, history: str) -> Path:
-        """Where the lists of a round are."""
+        """Returns where the lists of a round (from 1) are, of the users of a history."""
         return self.folder / f"lists-{number}-{history}.parquet"
 
     def learn(self, train: Path, histories: Mapping[str, Path], *, reporter: Reporter) -> None:
-        """Runs the peer, where its lists are not there yet.
+        """Runs the peer, where the same script has not ended well on the same files before.
+
+        Args:
+            train: the sequences it learns from.
+            histories: by name, the sequences whose users it lists.
+            reporter: told of the stage.
 
         Raises:
             RuntimeError: it ended with an error.
         """
-        is_done = all(self.lists_path(self.num_rounds, name).exists() for name in histories)
+        files = [Path(self.command[1]), train, *histories.values()]
+        hashes = [artifacts.hash_file(path) for path in files]
+        key = artifacts.hash_value([self.command, self.num_rounds, sorted(histories), hashes])
+        is_done = artifacts.is_stage_complete(self.folder, key)
         reporter.stage(f"peer: {self.name}", is_done=is_done)
         if is_done:
             return
+        (self.folder / artifacts.MANIFEST).unlink(missing_ok=True)
+        for stale in self.folder.glob("lists-*"):
+            stale.unlink()
         self.folder.mkdir(parents=True, exist_ok=True)
         named = [word for name, path in histories.items() for word in ("--history", f"{name}={path}")]
-        log = self.folder / "said.log"
-        with log.open("w") as said:
+        with self._log.open("w") as log:
             done = subprocess.run(
                 [*self.command, str(train), str(self.folder), *named],
                 input="\n" * self.num_rounds,
-                stdout=said,
+                stdout=log,
                 stderr=subprocess.STDOUT,
                 text=True,
                 check=False,
                 env=os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
             )
         if done.returncode:
-            raise RuntimeError(f"{self.name} ended with {done.returncode}: see {log}")
+            raise RuntimeError(f"{self.name} ended with {done.returncode}: see {self._log}")
+        artifacts.complete_stage(self.folder, key, {})
 
-    def said(self, number: int) -> dict[str, Any]:
-        """Returns the peer's own line of a round: settings, versions, what it took."""
-        lines = (self.folder / "said.log").read_text().splitlines()
+    @property
+    def _log(self) -> Path:
+        return self.folder / "output.log"
+
+    def read_round(self, number: int) -> dict[str, Any]:
+        """Returns the peer's own line of a round (from 1): settings, versions, what it took."""
+        lines = self._log.read_text().splitlines()
         rounds: list[dict[str, Any]] = [json.loads(line) for line in lines if line.startswith('{"round"')]
         return rounds[number - 1]
 
     def scorer(self, number: int, data: TargetData, histories: Mapping[int, str]) -> ListScorer:
-        """Returns the lists of a round as a scorer; `histories` names the history of each cut."""
+        """Returns the lists of a round as a scorer.
+
+        Args:
+            number: of the round, from 1.
+            data: whose vocabularies number users and candidates.
+            histories: cut -> name of the history whose lists are those of the cut.
+        """
         score_UN = {
             cut_us: read_lists(pl.read_parquet(self.lists_path(number, name)), data)
             for cut_us, name in histories.items()
@@ -129,7 +161,14 @@ class Peer:
     def best_round(
         self, data: TargetData, histories: Mapping[int, str], *, pool: str, metric: str
     ) -> tuple[int, list[float]]:
-        """Returns the round with the best metric on validation, and the metric of every round."""
+        """Returns the number of the round with the best metric, of equal ones the earliest, and all values.
+
+        Args:
+            data: of validation.
+            histories: cut -> name of the history whose lists are those of the cut.
+            pool: of the metric.
+            metric: by its name in the tables.
+        """
         values = []
         for number in range(1, self.num_rounds + 1):
             scorer = ListScorer(MODEL, self.scorer(number, data, histories).score_UN)
@@ -138,3 +177,30 @@ class Peer:
             table = tabulate_target(data, measured, num_samples=2)[pool]["model"]
             values.append(float(table[metric]))
         return 1 + int(np.argmax(values)), values
+
+
+def add_peer_options(parser: argparse.ArgumentParser) -> None:
+    """Adds which peer there is, and how long it learns."""
+    parser.add_argument("--peer", type=Path, help="Python of an environment with RecTools")
+    parser.add_argument("--rounds", type=int, default=5, help="of the peer")
+    parser.add_argument("--epochs-a-round", type=int, default=4, help="of the peer")
+
+
+def rectools_peer(asked: argparse.Namespace, folder: Path, model: ModelSettings | None = None) -> Peer:
+    """Returns RecTools' eSASRec as the options ask for it.
+
+    Args:
+        asked: with the options of `add_peer_options`.
+        folder: of its lists.
+        model: whose width, depth, heads and length it takes; the defaults of its script without.
+    """
+    command = [str(asked.peer), str(RECTOOLS), "--epochs-a-round", str(asked.epochs_a_round)]
+    if model is not None:
+        shape = {
+            "--width": model.width,
+            "--num-layers": model.num_layers,
+            "--num-heads": model.num_heads,
+            "--length": model.history_length,
+        }
+        command += [word for option, value in shape.items() for word in (option, str(value))]
+    return Peer("rectools_esasrec", command, asked.rounds, folder)

@@ -9,7 +9,8 @@ of JSON on standard output that says what it took so far: CPU-seconds of fitting
 recommending alone, the peak memory. `--layers ligr` is the paper's eSASRec but for the loss: full softmax by
 default, the faster one to any quality on a catalogue of a few thousand items. With `--history NAME=FILE` the
 lists are those of the users of FILE, what comes next after it, written to `OUTPUT/lists-R-NAME.parquet` with
-the column is_filtered: once with and once without the items of the history (`benchmarks/peer_lists.py`).
+the column is_filtered: once with and once without the items of the history (`benchmarks/peer_lists.py`);
+num_listed says of how many users.
 """
 
 import argparse
@@ -73,10 +74,18 @@ def build_model(asked: argparse.Namespace) -> SASRecModel:
     )
 
 
-def recommend(model: SASRecModel, dataset: Dataset, top_k: int, *, is_filtered: bool) -> pl.DataFrame:
-    """Returns user_id, item_id, rank, is_filtered of every user of the dataset."""
+def recommend(
+    model: SASRecModel, dataset: Dataset, top_k: int, *, is_filtered: bool, on_unlistable: str = "raise"
+) -> pl.DataFrame:
+    """Returns user_id, item_id, rank, is_filtered of every user of the dataset.
+
+    A user whose history holds no item that was learned from cannot be listed: `on_unlistable` says whether
+    that is an error or such users are left out ("warn").
+    """
     users = dataset.user_id_map.external_ids
-    found = model.recommend(users, dataset, k=top_k, filter_viewed=is_filtered, on_unsupported_targets="warn")
+    found = model.recommend(
+        users, dataset, k=top_k, filter_viewed=is_filtered, on_unsupported_targets=on_unlistable
+    )
     lists = {name: found[name].to_numpy() for name in ("user_id", "item_id", "rank")}
     return pl.DataFrame(lists).with_columns(is_filtered=pl.lit(is_filtered))
 
@@ -115,9 +124,14 @@ def main() -> None:
         model.fit_partial(dataset, min_epochs=asked.epochs_a_round, max_epochs=asked.epochs_a_round)
         fit_cpu_s += time.process_time() - started_s
         took: dict[str, float] = {}
+        num_listed: dict[str, int] = {}
         if histories:
             for name, history in histories.items():
-                both = [recommend(model, history, asked.top_k, is_filtered=one) for one in (False, True)]
+                both = [
+                    recommend(model, history, asked.top_k, is_filtered=one, on_unlistable="warn")
+                    for one in (False, True)
+                ]
+                num_listed[name] = both[0]["user_id"].n_unique()
                 pl.concat(both).write_parquet(asked.output / f"lists-{number}-{name}.parquet")
         else:
             started_s, started_cpu_s = time.perf_counter(), time.process_time()
@@ -131,6 +145,7 @@ def main() -> None:
             "fit_cpu_s": fit_cpu_s,
             **took,
             "num_users": len(dataset.user_id_map.external_ids),
+            "num_listed": num_listed,
             "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
             "versions": {name: metadata.version(name) for name in ("RecTools", "torch", "pytorch-lightning")},
             "num_threads": torch.get_num_threads(),

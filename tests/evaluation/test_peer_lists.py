@@ -1,15 +1,24 @@
 """Lists of a peer in the protocol of record: a ring of items, of which the right answer is known."""
 
+import argparse
+import os
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from benchmarks.peer_lists import Peer
+from benchmarks import peer_lists
+from benchmarks.peer_lists import Peer, rectools_peer
+from benchmarks.peers_complete_journey import write_baskets
+from benchmarks.quality import learn_peer
 
-from forecart.bench import BEFORE_LAST, build_config, read_sequences, write_events
+from forecart.bench import BEFORE_LAST, LAST, build_config, read_sequences, write_events
 from forecart.config import to_us
 from forecart.evaluation.targets import measure_target
+from forecart.model.settings import ModelSettings
 from forecart.observe import SilentReporter
 from forecart.workflow import Workflow
 
@@ -18,7 +27,8 @@ NUM_ITEMS, LENGTH, VALIDATION = 60, 20, {to_us(BEFORE_LAST): "validation"}
 # an item that nobody knows.
 SCRIPT = """
 import sys, polars as pl
-folder, histories = sys.argv[2], dict(word.split("=") for word in sys.argv[4::2])
+at = sys.argv.index("--history")
+folder, histories = sys.argv[at - 1], dict(word.split("=") for word in sys.argv[at + 1 :: 2])
 for number, _ in enumerate(sys.stdin, 1):
     for name, path in histories.items():
         last = pl.read_parquet(path).sort("pos").group_by("user_id").last()
@@ -34,21 +44,28 @@ for number, _ in enumerate(sys.stdin, 1):
 
 
 @pytest.fixture
-def ring(tmp_path):
-    """The data of a validation at the last event but one, and what a peer learns from."""
+def workflow(tmp_path):
+    """A validation at the last event but one of users who go round the ring."""
     starts = np.random.default_rng(0).integers(0, NUM_ITEMS, 80)
     rows = [
         {"user_id": user, "pos": pos, "item_id": int(start + pos) % NUM_ITEMS}
         for user, start in enumerate(starts)
         for pos in range(LENGTH)
     ]
-    pl.DataFrame(rows).write_parquet(tmp_path / "sequences.parquet")
-    pl.DataFrame(rows).filter(pl.col("pos") < LENGTH - 2).write_parquet(tmp_path / "train.parquet")
+    pl.DataFrame(rows).sample(fraction=1, shuffle=True, seed=1).write_parquet(tmp_path / "sequences.parquet")
     write_events(read_sequences(tmp_path / "sequences.parquet"), tmp_path / "log.parquet")
     config = build_config(tmp_path / "log.parquet", name="ring", cut=BEFORE_LAST)
     workflow = Workflow(config, tmp_path / "run")
     workflow.events()
     workflow.sequences()
+    return workflow
+
+
+@pytest.fixture
+def ring(workflow, tmp_path):
+    """The data of the validation, and what a peer learns from."""
+    rows = pl.read_parquet(tmp_path / "sequences.parquet").sort("user_id", "pos")
+    rows.filter(pl.col("pos") < LENGTH - 2).write_parquet(tmp_path / "train.parquet")
     return workflow.target_data("advertiser", list(VALIDATION)), tmp_path / "train.parquet"
 
 
@@ -64,7 +81,7 @@ def test_the_best_round_is_that_whose_first_item_comes_next(ring, tmp_path):
     assert peer.best_round(data, VALIDATION, pool="all", metric="recall_at_1") == (2, [0.0, 1.0])
     # Without the seen, the first round lists what comes next and the second what comes after it.
     assert peer.best_round(data, VALIDATION, pool="novel", metric="recall_at_1") == (1, [1.0, 1.0])
-    assert peer.said(2)["epochs"] == 8
+    assert peer.read_round(2)["epochs"] == 8
 
 
 def test_a_list_without_the_seen_goes_on_where_the_other_ends(ring, tmp_path):
@@ -79,13 +96,100 @@ def test_a_list_without_the_seen_goes_on_where_the_other_ends(ring, tmp_path):
     assert (listed[:, 2:] == -1).all()
 
 
-def test_what_is_listed_is_not_learned_again_and_an_error_is_told(ring, tmp_path):
+def test_what_is_listed_is_learned_again_only_where_something_changed(ring, tmp_path):
+    _, train = ring
+    peer = peer_of(tmp_path, script=SCRIPT + "open(folder + '/runs', 'a').write('x')\n")
+
+    def num_runs(peer=peer, histories=("validation",)):
+        peer.learn(train, dict.fromkeys(histories, train), reporter=SilentReporter())
+        return len((tmp_path / "lists" / "runs").read_text())
+
+    assert num_runs() == 1
+    os.utime(train)
+    assert num_runs() == 1
+    pl.read_parquet(train).head(-1).write_parquet(train)
+    assert num_runs() == num_runs() == 2
+    script = tmp_path / "peer.py"
+    script.write_text(script.read_text() + "# another peer\n")
+    assert num_runs() == num_runs() == 3
+    assert num_runs(histories=("validation", "test")) == 4
+    peer.lists_path(1, "test").unlink()
+    assert num_runs(histories=("validation", "test")) == 5
+    # Fewer rounds leave no list of a later one.
+    assert num_runs(peer=replace(peer, num_rounds=1)) == 6
+    assert not peer.lists_path(2, "validation").exists()
+    moved = script.rename(tmp_path / "moved.py")
+    assert num_runs(peer=replace(peer, command=[sys.executable, str(moved)])) == 7
+
+
+def test_a_peer_that_ends_with_an_error_leaves_nothing_to_go_on_with(ring, tmp_path):
     _, train = ring
     peer = peer_of(tmp_path)
     peer.learn(train, {"validation": train}, reporter=SilentReporter())
-    peer_of(tmp_path, script="raise SystemExit(3)").learn(
-        train, {"validation": train}, reporter=SilentReporter()
+    dying = peer_of(tmp_path, script="raise SystemExit(3)")
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="lister ended with 3"):
+            dying.learn(train, {"validation": train}, reporter=SilentReporter())
+    assert not dying.lists_path(2, "validation").exists()
+
+
+def test_a_peer_takes_the_shape_of_our_model(tmp_path):
+    asked = argparse.Namespace(peer=Path("python"), rounds=3, epochs_a_round=2)
+    model = ModelSettings(width=32, num_layers=1, num_heads=2, history_length=8)
+    command = " ".join(rectools_peer(asked, tmp_path, model).command)
+    assert command.endswith("--epochs-a-round 2 --width 32 --num-layers 1 --num-heads 2 --length 8")
+    assert "--width" not in rectools_peer(asked, tmp_path).command
+
+
+@pytest.mark.parametrize("is_validation", [True, False])
+def test_a_peer_reads_what_comes_before_the_ranked_event(workflow, tmp_path, monkeypatch, is_validation):
+    monkeypatch.setattr(peer_lists, "RECTOOLS", Path(peer_of(tmp_path).command[1]))
+    asked = argparse.Namespace(
+        peer=sys.executable, rounds=2, epochs_a_round=4, file=tmp_path / "sequences.parquet"
     )
-    peer.lists_path(2, "validation").unlink()
-    with pytest.raises(RuntimeError, match="lister ended with 3"):
-        peer.learn(train, {"validation": train}, reporter=SilentReporter())
+    asked.validation = is_validation
+    scorer, facts = learn_peer(asked, tmp_path, workflow)
+    read = {name: pl.read_parquet(tmp_path / "peer" / f"{name}.parquet") for name in ("validation", "test")}
+    num_known = {"validation": LENGTH - 2, "test": LENGTH - 1}
+    for name, rows in read.items():
+        counted = rows.group_by("user_id").agg(pl.len(), pl.col("pos").max())
+        assert counted.height == 80
+        assert set(counted.select("len", "pos").rows()) == {(num_known[name], num_known[name] - 1)}
+    assert (facts["epochs"], facts["validation_ndcg_at_10"]) == (4, [1.0, 1.0])
+    assert facts["its_line"]["round"] == 1
+    (cut_us,) = scorer.score_UN
+    assert cut_us == to_us(BEFORE_LAST if is_validation else LAST)
+    data = workflow.target_data("advertiser", [])
+    ranked = read_sequences(asked.file).filter(pl.col("pos") == LENGTH - (2 if is_validation else 1))
+    user = data.sequences.users.index(ranked["user_id"].cast(pl.String))
+    item = data.vocabulary.index(ranked["item_id"].cast(pl.String))
+    # Round 1 lists first the last seen and what nobody knows, then what comes next.
+    assert (scorer.score_at(cut_us, user)[np.arange(80), item] == np.float32(1 / 3)).all()
+
+
+def test_baskets_are_the_distinct_advertisers_of_a_time_before_the_cut(tmp_path):
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    rows = [
+        ("b", "B", "checkout", 1, 1.0),
+        ("b", "A", "checkout", 1, 1.0),
+        ("b", "B", "checkout", 1, 2.0),
+        ("b", "C", "view", 2, 1.0),
+        ("b", "C", "checkout", 3, 1.0),
+        ("b", "A", "checkout", 4, 1.0),
+        ("b", "D", "checkout", 9, 1.0),
+        ("a", "A", "checkout", 9, 1.0),
+    ]
+    names = ["user_id", "advertiser_id", "event_type", "day", "price"]
+    log = pl.DataFrame(rows, schema=names, orient="row")
+    log.select(
+        "user_id", "advertiser_id", "event_type", occurred_at=start + pl.duration(days="day")
+    ).with_columns(price=log["price"]).write_parquet(tmp_path / "log.parquet")
+    workflow = Workflow(build_config(tmp_path / "log.parquet", name="baskets", cut=LAST), tmp_path / "run")
+    workflow.events()
+    workflow.sequences()
+    data, cut_us = workflow.target_data("advertiser", []), to_us(start + timedelta(days=9))
+    write_baskets(data, cut_us, tmp_path / "baskets.parquet")
+    baskets = pl.read_parquet(tmp_path / "baskets.parquet")
+    assert baskets["user_id"].to_list() == ["b"] * 4 and baskets["pos"].to_list() == [0, 1, 2, 3]
+    items = baskets["item_id"].to_list()
+    assert set(items[:2]) == {"A", "B"} and items[2:] == ["C", "A"]
