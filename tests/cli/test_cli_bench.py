@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from benchmarks.ablations import render
+from benchmarks import ablations
+from benchmarks.ablations import SAMPLED, AblationData, render
 from benchmarks.speed import Competitor, measure_lists, race, summarise
 from benchmarks.step import count_products
 from commands import forecart, write_log
@@ -93,25 +94,102 @@ def test_a_summary_in_place_of_the_encoder_is_measured_beside_it(sequences, tmp_
         assert mean["summary_only"] > mean["popularity_all"]
 
 
-def test_variants_are_held_against_the_default_and_stored(sequences, tmp_path):
-    command = [sys.executable, "-m", "benchmarks.ablations", str(sequences), "--name", "ring", "--render"]
-    places = ["--only", "1 layer", "--output", str(tmp_path / "runs"), "--results", str(tmp_path)]
+def run_ablations(sequences, *words):
+    command = [sys.executable, "-m", "benchmarks.ablations", str(sequences), *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
+
+def test_variants_are_held_against_the_default_and_stored(sequences, tmp_path):
     def run():
-        return subprocess.run([*command, *places], cwd=ROOT, capture_output=True, text=True, check=True)
+        places = ["--output", str(tmp_path / "runs"), "--results", str(tmp_path)]
+        done = run_ablations(sequences, "--name", "ring", "--render", "--only", "1 layer", *places)
+        assert done.returncode == 0, done.stderr
+        return done
 
     said = run()
-    stored = json.loads((tmp_path / "ablations-ring.json").read_text())
+    path = tmp_path / "ablations-ring.json"
+    stored = json.loads(path.read_text())
     assert [one["name"] for one in stored] == ["default", "1 layer"] and stored[1]["model"]["num_layers"] == 1
     default, variant = (one["values"]["NDCG@10"] for one in stored)
     mean, low, high = stored[1]["differences"]["NDCG@10"]
     assert mean == pytest.approx(variant - default, abs=1e-9) and low <= mean <= high
-    assert "| 1 layer | " in said.stdout and f"{variant:.4f} ({mean:+.4f} [{low:+.4f}" in said.stdout
+    assert (
+        "| 1 layer | default | " in said.stdout and f"{variant:.4f} ({mean:+.4f} [{low:+.4f}" in said.stdout
+    )
     assert "training" in said.stderr and "training" not in run().stderr
 
+    # A record of other settings is dropped; here the model itself is still there.
+    stored[1]["key"] = "of other settings"
+    path.write_text(json.dumps(stored))
+    assert "1 layer" in run().stderr
+    assert json.loads(path.read_text())[1]["key"] != "of other settings"
 
-def test_the_page_of_ablations_is_what_is_stored():
+
+def test_a_record_follows_from_settings_reference_and_sequences(sequences, tmp_path, monkeypatch):
+    def keys(path=sequences):
+        return AblationData("ring", tmp_path / "runs", path).keys()
+
+    before = keys()
+    assert len(set(before.values())) == len(before) and before == keys()
+    monkeypatch.setattr(ablations.bench, "SPARSE_MODEL", {"dropout": 0.4})
+    assert not set(keys().values()) & set(before.values())
+    monkeypatch.undo()
+    pl.read_parquet(sequences).head(-1).write_parquet(tmp_path / "shorter.parquet")
+    assert not set(keys(tmp_path / "shorter.parquet").values()) & set(before.values())
+    monkeypatch.setattr(ablations, "TRAINED_FORMAT", 0)
+    assert not set(keys().values()) & set(before.values())
+
+
+@pytest.mark.parametrize("is_of_file", [True, False])
+def test_a_variant_differs_from_its_reference_in_what_it_names(sequences, tmp_path, is_of_file):
+    data = AblationData("ring", tmp_path / "runs", sequences if is_of_file else None)
+
+    def settings(variant):
+        config = data.config(variant)
+        dumped = config.model_dump(exclude={"next_advertiser": {"model", "training"}})
+        target = config.next_advertiser
+        return dumped, {**target.model.model_dump(), **target.training.loss.model_dump()}
+
+    names = [one.name for one in data.variants]
+    for place, variant in enumerate(data.variants):
+        assert variant.against in names[: max(place, 1)]
+        (rest, ours), (reference_rest, reference) = settings(variant), settings(data.variant(variant.against))
+        assert rest == reference_rest
+        if variant.against == SAMPLED:
+            assert {name for name in ours if ours[name] != reference[name]} <= set(variant.training["loss"])
+    assert data.default == data.config(data.variant("default"))
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        (["--name", "complete_journey"], "--name"),
+        (["--name", "ring", "--only", "2 layer"], "there are default, attention does not fade, "),
+    ],
+)
+def test_names_that_are_taken_or_unknown_are_refused(sequences, words, rule):
+    done = run_ablations(sequences, *words)
+    assert done.returncode == 2 and rule in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_page_of_ablations_is_what_is_stored(tmp_path):
     assert (ROOT / "docs" / "ablations.md").read_text() == render()
+    provenance = {"commit": "abc", "machine": "a machine"}
+    values = {"HR@10": 0.3, "NDCG@10": 0.2, "Recall@100": None}
+    default = {"name": "default", "against": "default", "values": values, "differences": {}, "train_s": 9.6}
+    variant = default | {"name": "1 layer", "differences": {"HR@10": [-0.01, -0.02, 0.001]}}
+    stored = [one | {"provenance": provenance} for one in (default, variant)]
+    (tmp_path / "ablations-ring.json").write_text(json.dumps(stored))
+    assert render(tmp_path).splitlines()[-8:] == [
+        "## ring",
+        "",
+        "|  | against | HR@10 | NDCG@10 | Recall@100 | training, s |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| default |  | 0.3000 | 0.2000 | - | 10 |",
+        "| 1 layer | default | 0.3000 (-0.0100 [-0.0200, +0.0010]) | 0.2000 | - | 10 |",
+        "",
+        "a machine; commits abc.",
+    ]
 
 
 @pytest.mark.parametrize(("num_items", "dropout", "num_epochs"), [(36, 0.3, 12), (37, 0.5, 8)])
