@@ -52,8 +52,8 @@ def last_known_event(world, user, cut):
     return int(world.histories.end_at(user, cut)) - 1
 
 
-# By head: what attention loses with each place of distance.
-SLOPES = {"none": (0, 0, 0, 0), "alibi": (0, 1 / 16, 1 / 4, 1)}
+# Of four heads: what attention loses with each place of distance.
+ALIBI_SLOPES = (0, 1 / 16, 1 / 4, 1)
 
 
 def dense_encoder(encoder, batch, position_bias="none"):
@@ -71,7 +71,8 @@ def dense_encoder(encoder, batch, position_bias="none"):
             place = torch.arange(len(x_LD))
             distance_LL = (place[:, None] - place).abs()
             out = []
-            for (q, k, v), slope in zip(heads, SLOPES[position_bias], strict=False):
+            slopes = ALIBI_SLOPES if position_bias == "alibi" else (0,) * attention.num_heads
+            for (q, k, v), slope in zip(heads, slopes, strict=True):
                 score_LL = q @ k.T / q.shape[1] ** 0.5 - slope * distance_LL
                 out.append(torch.softmax(score_LL.masked_fill(mask, -torch.inf), 1) @ v)
             x_LD = x_LD + attention.to_output(torch.cat(out, 1))
