@@ -42,6 +42,8 @@ def suggest(trial: optuna.Trial, target: TargetConfig) -> Settings:
     if target.model.use_own_history:
         share = trial.suggest_categorical("model.own_tower_share", [0.0, 0.5, 1.0])
         settings["model.own_tower_share"] = share
+        factor = trial.suggest_float("training.own_rate_factor", 1.0, 10.0, log=True)
+        settings["training.own_rate_factor"] = factor
     return settings
 
 

@@ -12,6 +12,7 @@ from forecart.training.checkpoint import load_newest_checkpoint
 from forecart.training.loop import Trainer, derive_seed, pick_device, pick_tower_dtype
 from forecart.training.objective import Objective
 from forecart.training.settings import LossSettings, TrainingSettings
+from forecart.training.state import TrainingState
 from planted_world import DAY, START, cycle_world
 
 CUTS = START + DAY * np.arange(6, 22)
@@ -105,6 +106,20 @@ def test_patience_stops_and_keeps_the_best(world, tmp_path, values, patience, nu
     curve = trainer.run()
     assert [entry["validation"]["recall_at_10"] for entry in curve] == values[:num_epochs_run]
     assert_weights(trainer.model, validate.seen[best])
+
+
+def test_the_own_history_term_takes_steps_of_its_own_size(world, tmp_path):
+    rates = {"learning_rate": 1e-3, "own_rate_factor": 7.0, "weight_decay": 0.0, "warmup_steps": 1}
+    trainer = trainer_of(world, tmp_path, cuts=CUTS[:1], num_epochs=1, average_decay=0.0, **rates)
+    before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+    batch = next(iter(trainer.examples.batches(0)))
+    trainer.take_step(TrainingState(trainer.model, trainer.settings), to_tensors(batch, torch.device("cpu")))
+    moved = {"own": 0.0, "other": 0.0}
+    for name, value in trainer.model.named_parameters():
+        part = "own" if name.startswith("own.") else "other"
+        moved[part] = max(moved[part], float((value.detach() - before[name]).abs().max()))
+    # The first step of Adam moves a weight by the learning rate, whatever its gradient.
+    assert moved == {"own": pytest.approx(7e-3, rel=0.01), "other": pytest.approx(1e-3, rel=0.01)}
 
 
 def test_the_weights_that_stay_are_the_average_of_every_step(world, tmp_path):

@@ -125,7 +125,7 @@ class Trainer:
         # Not the same seed, or the negatives would be drawn from the numbers that dropout uses.
         generator = torch.Generator().manual_seed(derive_seed(~self.seed, state.step))
         for group in state.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * self._schedule(state.step)
+            group["lr"] = group["peak_lr"] * self._schedule(state.step)
         self.model.train()
         loss = self.objective(self.model, batch, generator=generator)
         state.optimizer.zero_grad(set_to_none=True)

@@ -122,17 +122,20 @@ class TrainingState:
 
 
 def _build_optimizer(model: TwoTower, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """Matrices decay, but not those of the own-history term, whose few weights carry most of the score."""
-    named = list(model.named_parameters())
-    is_decayed = {name: value.ndim > 1 and not name.startswith("own.") for name, value in named}
-    groups = [
-        {
-            "params": [value for name, value in named if is_decayed[name]],
-            "weight_decay": settings.weight_decay,
-        },
-        {"params": [value for name, value in named if not is_decayed[name]], "weight_decay": 0.0},
+    """Matrices decay, but not those of the own-history term, whose few weights carry most of the score.
+
+    `peak_lr` of a group is what the schedule is a share of.
+    """
+    own, matrices, others = list[Tensor](), list[Tensor](), list[Tensor]()
+    for name, value in model.named_parameters():
+        (own if name.startswith("own.") else matrices if value.ndim > 1 else others).append(value)
+    rate, own_rate = settings.learning_rate, settings.learning_rate * settings.own_rate_factor
+    groups: list[dict[str, Any]] = [
+        {"params": own, "peak_lr": own_rate, "weight_decay": 0.0},
+        {"params": matrices, "peak_lr": rate, "weight_decay": settings.weight_decay},
+        {"params": others, "peak_lr": rate, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+    return torch.optim.AdamW(groups, fused=True)
 
 
 def _below(tensors: Weights, prefix: str) -> Weights:
