@@ -1,10 +1,10 @@
 """Single sequences by leave-one-out, where academic results are compared, through the ordinary workflow.
 
 Takes a table of user, item and order; gives tables by pool and what learning took. The last event of each
-user is the test, the one before it the validation; weights learn from what comes before both. The events get
-one week each, the last of every user in the same week, so that one global cut splits all sequences and the
-stages of every other run serve here too: items are its advertisers, a week is the label window, and weekday,
-hour and gap say nothing, as such files hold no times.
+user is the test, the one before it the validation; weights, those of the baselines too, learn from what comes
+before both. The events get one week each, the last of every user in the same week, so that one global cut
+splits all sequences and the stages of every other run serve here too: items are its advertisers, a week is
+the label window, and weekday, hour and gap say nothing, as such files hold no times.
 """
 
 import resource
@@ -231,7 +231,15 @@ def run_advertisers(
     workflow.learn()
     data = workflow.target_data("advertiser", [to_us(cut) for cut in config.split.test_cuts])
     scorers = [*workflow.scorers("advertiser"), *more(workflow)]
-    measured = measure_target(data, scorers, baselines=baselines, index_size=0, seed=0)
+    measured = measure_target(
+        data,
+        scorers,
+        baselines=baselines,
+        index_size=0,
+        seed=0,
+        # Or they would learn from events that the model may only read.
+        learn_until_us=data.learn_until_us,
+    )
     tables = tabulate_target(data, measured, num_samples=config.evaluation.num_samples)
     return BenchRun(workflow, data, tables)
 
@@ -267,7 +275,8 @@ class LeaveOneOut:
         `seen_kept` and `seen_filtered` hold the means over users (`model` is the mean of the seeds), the
         differences of the model to each baseline with 95 % intervals, and where there are several seeds,
         their values and standard deviation. `summary_only` holds the settings of that system where it is
-        asked for.
+        asked for. `num_users` of a table: in `seen_filtered` those whose ranked event is a new item to them;
+        without any its means are empty.
 
         Args:
             path: the sequences (`read_sequences`).
@@ -340,8 +349,11 @@ def peak_memory_gb() -> float:
 
 
 def _pick(table: dict[str, Any]) -> dict[str, Any]:
+    num_users = table["num_rows"]
+    if num_users == 0:
+        return {"num_users": 0, "mean": {}, "difference": {}}
     means, seeds = {"model": table["model"], **table["baselines"]}, table.get("seeds")
-    picked: dict[str, Any] = {}
+    picked: dict[str, Any] = {"num_users": num_users}
     if seeds:
         means["model"] = seeds["mean"]["model"]
         picked["seeds"] = {metric: seeds["values"]["model"][metric] for metric in METRICS}

@@ -80,6 +80,19 @@ def test_the_planted_order_is_found_at_the_last_event_but_one(sequences, tmp_pat
         assert found["seed_to_seed"][metric] == pytest.approx(abs(first - second) / 2**0.5)
 
 
+def test_a_file_of_nothing_new_is_measured_with_the_seen_alone(tmp_path):
+    path = tmp_path / "rounds.parquet"
+    rows = [{"user_id": user, "pos": pos, "item_id": pos % 4} for user in range(30) for pos in range(12)]
+    pl.DataFrame(rows).write_parquet(path)
+    words = ["--model", json.dumps(MODEL), "--training", json.dumps(TRAINING | {"num_epochs": 1})]
+    said = forecart("bench", path, *words, "--output", tmp_path / "run")
+    assert "seen items left out: no user's ranked event is a new item" in " ".join(said.stdout.split())
+    said = forecart("bench", path, *words, "--output", tmp_path / "run", "--json")
+    found = json.loads(said.stdout)
+    assert (found["seen_filtered"]["num_users"], found["seen_kept"]["num_users"]) == (0, 30)
+    assert found["seen_kept"]["mean"]["skip_markov"]["hit_rate_at_10"] == 1.0
+
+
 def test_a_summary_in_place_of_the_encoder_is_measured_beside_it(sequences, tmp_path):
     folder = tmp_path / "run"
     found = json.loads(bench(sequences, folder, "--validation", "--ablate-encoder", "--json").stdout)

@@ -54,9 +54,10 @@ def poisoned(histories, seed=1):
     return dataclasses.replace(histories, **changed, occurred_us=occurred)
 
 
-def scores(name, histories, level="advertiser", users=None):
+def scores(name, histories, level="advertiser", users=None, learn_until_us=None):
     (baseline,) = build_baselines([name])
-    baseline.fit(ConversionLog(histories, CUT_US, level, NUM_CANDIDATES, frozenset({CHECKOUT})))
+    checkouts = frozenset({CHECKOUT})
+    baseline.fit(ConversionLog(histories, CUT_US, level, NUM_CANDIDATES, checkouts, learn_until_us))
     assert baseline.name == name
     return baseline.score(np.arange(histories.num_users, dtype=np.int32) if users is None else users)
 
@@ -72,6 +73,27 @@ def test_nothing_after_the_cut_matters(name, level, histories):
     assert (histories.arrived_us >= CUT_US).sum() > 50
     changed = poisoned(histories)
     assert np.array_equal(scores(name, histories, level), scores(name, changed, level))
+
+
+@pytest.mark.parametrize("name", ["popularity_all", "item_knn", "markov", "skip_markov"])
+def test_others_rows_after_what_is_learned_from_do_not_matter(name, histories):
+    learn_until_us = int(np.quantile(histories.arrived_us, 0.4))
+    user = histories.event_users()
+    is_late = (histories.arrived_us >= learn_until_us) & (histories.arrived_us < CUT_US)
+    chosen = np.bincount(user[is_late]).argmax()
+    advertiser = histories.advertiser.copy()
+    others = is_late & (user != chosen)
+    advertiser[others] = np.random.default_rng(2).integers(2, 9, others.sum())
+    changed = dataclasses.replace(histories, advertiser=advertiser)
+
+    def of_chosen(histories, learn_until_us):
+        return scores(name, histories, users=np.array([chosen], np.int32), learn_until_us=learn_until_us)
+
+    assert np.array_equal(of_chosen(histories, learn_until_us), of_chosen(changed, learn_until_us))
+    assert not np.array_equal(of_chosen(histories, CUT_US), of_chosen(changed, CUT_US))
+    if name != "popularity_all":
+        sooner = dataclasses.replace(histories, event_type=np.where(is_late, VIEW, histories.event_type))
+        assert not np.array_equal(of_chosen(histories, learn_until_us), of_chosen(sooner, learn_until_us))
 
 
 @pytest.mark.parametrize("name", BASELINES)

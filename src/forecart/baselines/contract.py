@@ -38,6 +38,7 @@ class BaselineScorer:
         level: `advertiser` or `item`.
         num_candidates: N.
         conversion_codes: the event types that count as conversions.
+        learn_until_us: as in `ConversionLog`.
     """
 
     baseline: Baseline
@@ -45,6 +46,7 @@ class BaselineScorer:
     level: str
     num_candidates: int
     conversion_codes: frozenset[int]
+    learn_until_us: int | None = None
     _fitted_cut_us: int | None = field(default=None, init=False)
 
     @property
@@ -56,7 +58,14 @@ class BaselineScorer:
         """Returns the scores at a cut, [B, N]; calls with the same cut in a row share one fit."""
         if self._fitted_cut_us != cut_us:
             self.baseline.fit(
-                ConversionLog(self.histories, cut_us, self.level, self.num_candidates, self.conversion_codes)
+                ConversionLog(
+                    self.histories,
+                    cut_us,
+                    self.level,
+                    self.num_candidates,
+                    self.conversion_codes,
+                    self.learn_until_us,
+                )
             )
             self._fitted_cut_us = cut_us
         return self.baseline.score(user_index)

@@ -5,7 +5,7 @@ place: each user's prefix of rows that arrived before it. Rows without a known c
 conversion with anyone and are left out.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -124,6 +124,8 @@ class ConversionLog:
         level: `advertiser` or `item`.
         num_candidates: N, the size of the index space, padding and unknown included.
         conversion_codes: the event types that count as conversions.
+        learn_until_us: weights between candidates, and popularity where it stands alone or fills up behind
+            them, know nothing that arrived later; the cut when None. A user's own rows are known to the cut.
     """
 
     histories: Histories
@@ -131,6 +133,7 @@ class ConversionLog:
     level: str
     num_candidates: int
     conversion_codes: frozenset[int]
+    learn_until_us: int | None = None
 
     def read(self, codes: frozenset[int] | None = None) -> Conversions:
         """Returns the conversions, or the rows of these event types, that arrived before the cut.
@@ -145,6 +148,12 @@ class ConversionLog:
             num_candidates=self.num_candidates,
             conversion_codes=self.conversion_codes if codes is None else codes,
         )
+
+    def read_learned(self) -> Conversions:
+        """Returns the conversions that arrived before `learn_until_us`."""
+        if self.learn_until_us is None or self.learn_until_us >= self.cut_us:
+            return self.read()
+        return replace(self, cut_us=self.learn_until_us).read()
 
 
 def _rows_before(histories: Histories, cut_us: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:

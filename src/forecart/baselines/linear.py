@@ -18,13 +18,17 @@ class LinearBaseline:
 
     def fit(self, log: ConversionLog) -> Self:
         """Learns W and everyone's query; see `Baseline.fit`."""
-        conversions = log.read()
-        self._query_UN, self._weight_NN = self.queries_and_weights(conversions)
-        self._popularity_N = (self.popularity_weight * conversions.user_share()).astype(np.float32)
+        learned = log.read_learned()
+        self._query_UN, self._weight_NN = self.queries(log.read()), self.weights(learned)
+        self._popularity_N = (self.popularity_weight * learned.user_share()).astype(np.float32)
         return self
 
-    def queries_and_weights(self, conversions: Conversions) -> tuple[Any, Any]:
-        """Returns the queries [U, N] and W [N, N], both CSR matrices."""
+    def queries(self, conversions: Conversions) -> Any:
+        """Returns everyone's query, a CSR matrix [U, N]."""
+        raise NotImplementedError
+
+    def weights(self, conversions: Conversions) -> Any:
+        """Returns W, a CSR matrix [N, N]."""
         raise NotImplementedError
 
     def score(self, user_index: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:

@@ -27,10 +27,13 @@ class Markov(LinearBaseline):
     def __init__(self, decay_days: float = 14.0) -> None:
         self.decay_days = decay_days
 
-    def queries_and_weights(self, conversions: Conversions) -> tuple[Any, Any]:
-        """Returns B and P."""
-        baskets = conversions.baskets()
-        return decayed_baskets(baskets, self.decay_days).astype(np.float32), _transitions(baskets)
+    def queries(self, conversions: Conversions) -> Any:
+        """Returns B."""
+        return decayed_baskets(conversions.baskets(), self.decay_days).astype(np.float32)
+
+    def weights(self, conversions: Conversions) -> Any:
+        """Returns P."""
+        return _transitions(conversions.baskets())
 
 
 def _transitions(baskets: Conversions) -> Any:

@@ -34,12 +34,13 @@ class ItemNeighbours(LinearBaseline):
         self.num_neighbours = num_neighbours
         self.min_users = min_users
 
-    def queries_and_weights(self, conversions: Conversions) -> tuple[Any, Any]:
-        """Returns B and S."""
-        baskets = conversions.baskets()
-        has_converted_UN = baskets.pair_sums().astype(np.float32).sign()
-        query_UN = decayed_baskets(baskets, self.decay_days).astype(np.float32)
-        return query_UN, self._nearest(has_converted_UN)
+    def queries(self, conversions: Conversions) -> Any:
+        """Returns B."""
+        return decayed_baskets(conversions.baskets(), self.decay_days).astype(np.float32)
+
+    def weights(self, conversions: Conversions) -> Any:
+        """Returns S."""
+        return self._nearest(conversions.pair_sums().astype(np.float32).sign())
 
     def _nearest(self, has_converted_UN: Any) -> Any:
         """Returns the cosines of the nearest neighbours, a CSR matrix [N, N]; a block of rows at a time."""

@@ -23,7 +23,7 @@ class Popularity:
 
     def fit(self, log: ConversionLog) -> Self:
         """Counts users; see `Baseline.fit`."""
-        conversions = log.read()
+        conversions = log.read_learned()
         self._score_N = popular_shares(conversions, self.last_days).astype(np.float32)
         return self
 

@@ -37,13 +37,20 @@ class SkipMarkov(LinearBaseline):
         self.num_latest = num_latest
         self.row_power = row_power
 
-    def queries_and_weights(self, conversions: Conversions) -> tuple[Any, Any]:
-        """Returns the decayed latest rows and T."""
-        ordered = conversions.at(np.lexsort((conversions.occurred_us, conversions.user)))
-        return self._queries(ordered), self._transitions(ordered)
+    def queries(self, conversions: Conversions) -> Any:
+        """Returns the decayed latest rows of each user."""
+        ordered = _in_order(conversions)
+        is_start = run_starts(ordered.user)
+        start = np.flatnonzero(is_start)
+        length = np.diff(start, append=len(ordered.user))
+        row = np.arange(len(ordered.user))
+        places_back = np.repeat(start + length, length) - 1 - row
+        latest = np.flatnonzero(places_back < self.num_latest)
+        return ordered.at(latest).pair_sums((self.decay ** places_back[latest]).astype(np.float64))
 
-    def _transitions(self, ordered: Conversions) -> Any:
-        """Returns T as a CSR matrix [N, N]."""
+    def weights(self, conversions: Conversions) -> Any:
+        """Returns T."""
+        ordered = _in_order(conversions)
         weight_NN = count_successors(
             ordered.user,
             ordered.candidate,
@@ -57,15 +64,9 @@ class SkipMarkov(LinearBaseline):
             @ sp.diags(_inverse_power(weight_NN.sum(axis=0), 1 - self.row_power))
         ).tocsr()
 
-    def _queries(self, ordered: Conversions) -> Any:
-        """Returns the decayed latest rows of each user, a CSR matrix [U, N]."""
-        is_start = run_starts(ordered.user)
-        start = np.flatnonzero(is_start)
-        length = np.diff(start, append=len(ordered.user))
-        row = np.arange(len(ordered.user))
-        places_back = np.repeat(start + length, length) - 1 - row
-        latest = np.flatnonzero(places_back < self.num_latest)
-        return ordered.at(latest).pair_sums((self.decay ** places_back[latest]).astype(np.float64))
+
+def _in_order(conversions: Conversions) -> Conversions:
+    return conversions.at(np.lexsort((conversions.occurred_us, conversions.user)))
 
 
 def _inverse_power(total: Any, power: float) -> npt.NDArray[np.float64]:

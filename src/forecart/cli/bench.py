@@ -129,7 +129,10 @@ def print_sequences(result: dict[str, Any]) -> None:
         f"took {result['train_s']:.0f} s"
     )
     for name, title in _TITLES.items():
-        console.print(_build_table(title, result[name]))
+        if result[name]["mean"]:
+            console.print(_build_table(title, result[name]))
+        else:
+            console.print(f"{title}: no user's ranked event is a new item, there is nothing to measure")
     provenance = result["provenance"]
     console.print(f"{provenance['machine']}; commit {provenance['commit']}; {provenance['command']}")
 

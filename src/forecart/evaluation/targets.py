@@ -92,9 +92,24 @@ class TargetData:
 
 
 def measure_target(
-    data: TargetData, scorers: Sequence[Scorer], *, baselines: Sequence[str], index_size: int, seed: int
+    data: TargetData,
+    scorers: Sequence[Scorer],
+    *,
+    baselines: Sequence[str],
+    index_size: int,
+    seed: int,
+    learn_until_us: int | None = None,
 ) -> Evaluation:
     """Returns the lists of the scorers and of the named baselines at every cut.
+
+    Args:
+        data: what is measured.
+        scorers: systems, fitted.
+        baselines: by name, fitted at each cut.
+        index_size: as in `TargetData.settings`.
+        seed: likewise.
+        learn_until_us: candidate-to-candidate weights of the baselines know nothing that arrived later; the
+            cut when None.
 
     Raises:
         ConfigError: nobody can be measured at the cuts.
@@ -107,6 +122,7 @@ def measure_target(
             data.level,
             data.num_candidates,
             data.contract.conversion_codes,
+            learn_until_us,
         )
         for baseline in build_baselines(baselines)
     ]
