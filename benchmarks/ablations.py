@@ -39,12 +39,14 @@ class Variant:
         name: in the table, and of its folder.
         model: what is changed of the model.
         training: what is changed of the training.
+        successors: what is changed of the successor term.
         against: name of the variant from which it differs in one thing; the default's is its own.
     """
 
     name: str
     model: Settings = field(default_factory=dict)
     training: Settings = field(default_factory=dict)
+    successors: Settings = field(default_factory=dict)
     against: str = DEFAULT
 
 
@@ -97,10 +99,13 @@ COMPLETE_JOURNEY_VARIANTS: Final = (
     Variant("2 layers", model={"num_layers": 2}),
     Variant("objective: next", training={"objective": "next"}),
     Variant("no averaged weights", training={"average_decay": 0.0}),
+    Variant("own-history term as slow as the rest", training={"own_rate_factor": 1.0}),
+    Variant("successor term", successors={"weight": 0.05}),
     Variant("rows weigh by positives", training={"loss": {"row_weighting": "positive"}}),
 )
 SEQUENCE_VARIANTS: Final = (
     Variant(DEFAULT),
+    Variant("no successor term", successors={"weight": 0.0}),
     Variant("attention does not fade", model={"position_bias": "none"}),
     Variant("hashed ids of full length", model={"id_embedding": "hashed", "id_scale": 1.0}),
     Variant("no dropout on events", model={"event_dropout": 0.0}),
@@ -158,8 +163,10 @@ class AblationData:
     def config(self, variant: Variant) -> RunConfig:
         """Returns the run of a variant: nothing but its settings differs from the default."""
         tree = self.default.model_dump(mode="json")
-        tree["next_advertiser"]["model"] |= variant.model
-        tree["next_advertiser"]["training"] |= variant.training
+        target = tree["next_advertiser"]
+        target["model"] |= variant.model
+        target["training"] |= variant.training
+        target["successors"] |= variant.successors
         return validate_config(tree, where="an ablation")
 
     def workflow(self, variant: Variant, reporter: Reporter) -> Workflow:

@@ -29,6 +29,7 @@ from forecart.events.schema import EventsConfig, SourceConfig
 from forecart.model.settings import ModelSettings
 from forecart.retrieval.eligibility import EligibilityRules
 from forecart.sequences.split import DAY_US, LabelContract, Level
+from forecart.sequences.successors import SuccessorSettings
 from forecart.training.settings import TrainingSettings
 
 BUILT_IN: Final = ("nano", "demo", "default")
@@ -72,6 +73,7 @@ class TargetConfig(Section):
     """Whether this target is trained at all."""
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
+    successors: SuccessorSettings = SuccessorSettings()
     num_seeds: PositiveInt = 1
     """How many models are trained that differ in nothing but the seed; candidates come from the first."""
     ablate_encoder: bool = False

@@ -40,6 +40,7 @@ from forecart.sequences.batches import BatchBuilder
 from forecart.sequences.build import Sequences, build_sequences, sequences_key
 from forecart.sequences.pair_log import PairLog
 from forecart.sequences.split import ID_COLUMN, PLURAL, SECTION, Level
+from forecart.sequences.successors import SuccessorTerm
 from forecart.training.checkpoint import remove_checkpoints
 from forecart.training.curves import CurveWriter
 from forecart.training.prepare import read_pair_logs
@@ -132,7 +133,8 @@ class Workflow:
         """Lists the top candidates of every user as of `candidates.as_of`."""
         folder = self.folder / "candidates" / PLURAL[level]
         top_k = self.config.target(level).top_k
-        key = artifacts.hash_value([self.trained_key(level, MODEL, 0), self._dump("candidates"), top_k])
+        used = self.config.target(level).successors.model_dump(mode="json")
+        key = artifacts.hash_value([self.trained_key(level), self._dump("candidates"), top_k, used])
         with self._stage(f"candidates: {PLURAL[level]}", folder, key) as is_needed:
             if is_needed:
                 artifacts.begin_stage(folder, key, resumable="part-*.parquet")
@@ -188,7 +190,19 @@ class Workflow:
             raise ArtifactError(
                 f"{folder} must hold a trained model, it does not: run `forecart train` first"
             )
-        return ModelScorer(system, load_trained(folder), self.builder(level))
+        return ModelScorer(system, load_trained(folder), self.builder(level), self.successors.get(level))
+
+    @cached_property
+    def successors(self) -> dict[Level, SuccessorTerm]:
+        """The successor terms of the levels whose score has one; they know what the weights know."""
+        used = {level: self.config.target(level).successors for level in self.config.levels}
+        return {
+            level: SuccessorTerm.build(
+                self.pair_logs[level], learn_until_us=self.config.learn_until_us, settings=settings
+            )
+            for level, settings in used.items()
+            if settings.weight
+        }
 
     def scorers(self, level: Level) -> list[ModelScorer]:
         """Returns every trained model of a level, by system and seed."""

@@ -159,9 +159,14 @@ def test_a_variant_differs_from_its_reference_in_what_it_names(sequences, tmp_pa
 
     def settings(variant):
         config = data.config(variant)
-        dumped = config.model_dump(exclude={"next_advertiser": {"model", "training"}})
+        dumped = config.model_dump(exclude={"next_advertiser": {"model", "training", "successors"}})
         target = config.next_advertiser
-        return dumped, {**target.model.model_dump(), **target.training.loss.model_dump()}
+        settings = {**target.model.model_dump(), **target.training.loss.model_dump()}
+        return dumped, {
+            **settings,
+            "successors": target.successors,
+            "own_rate": target.training.own_rate_factor,
+        }
 
     names = [one.name for one in data.variants]
     for place, variant in enumerate(data.variants):
@@ -177,7 +182,7 @@ def test_a_variant_differs_from_its_reference_in_what_it_names(sequences, tmp_pa
     ("words", "rule"),
     [
         (["--name", "complete_journey"], "--name"),
-        (["--name", "ring", "--only", "2 layer"], "there are default, attention does not fade, "),
+        (["--name", "ring", "--only", "2 layer"], "there are default, no successor term, "),
     ],
 )
 def test_names_that_are_taken_or_unknown_are_refused(sequences, words, rule):

@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from datetime import datetime, timedelta
+from importlib import resources
 from pathlib import Path
 
 import polars as pl
@@ -66,6 +68,22 @@ def test_running_again_skips_everything_and_changes_no_byte(nano):
     assert "training: done" not in again.stderr
     assert again.stdout == nano.stdout
     assert hashes(nano.folder) == before
+
+
+def test_a_successor_term_changes_the_lists_without_new_training(nano, tmp_path):
+    folder, config = tmp_path / "run", tmp_path / "forecart.toml"
+    shutil.copytree(nano.folder, folder)
+    text = resources.files("forecart.configs").joinpath("nano.toml").read_text()
+    config.write_text(text + "\n[next_advertiser.successors]\nweight = 0.5\n")
+    told = forecart("run", config, "--output", folder).stderr.splitlines()
+    training = [line for line in told if "training:" in line]
+    assert training and all("skipped" in line for line in training)
+
+    def lists(folder, plural):
+        return pl.read_parquet(sorted((folder / "candidates" / plural).glob("part-*.parquet")))
+
+    assert not lists(folder, "advertisers").equals(lists(nano.folder, "advertisers"))
+    assert lists(folder, "products").equals(lists(nano.folder, "products"))
 
 
 @pytest.mark.parametrize("plural", ["advertisers", "products"])

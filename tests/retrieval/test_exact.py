@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecart.embedding.candidates import CandidateEmbeddings
-from forecart.embedding.users import UserEmbeddings
+from forecart.embedding.users import PairTerms, UserEmbeddings
 from forecart.retrieval.exact import score_exact, search_exact
 
 # Few distinct scores, so that ties are everywhere, also at the end of a list.
@@ -60,11 +60,12 @@ def test_a_score_that_is_no_number_is_an_error_where_it_could_be_listed():
         search_exact(scores, top_k=2, is_eligible_N=torch.ones(5, dtype=torch.bool))
 
 
-def test_a_score_is_cosine_and_bias_and_the_users_own_term():
+def test_a_score_is_cosine_and_bias_and_the_sparse_terms():
     generator = torch.Generator().manual_seed(0)
     vectors, bias = torch.randn(6, 4, generator=generator), torch.randn(6, generator=generator)
     people = torch.randn(3, 4, generator=generator)
     own = {(0, 2): 1.5, (0, 5): -2.0, (2, 3): 0.25}
+    followed = {(0, 2): 0.5, (1, 4): 0.75}
     rows, candidates = torch.tensor(list(own)).T
     users = UserEmbeddings(
         user_index=np.array([2, 3, 4], np.int32),
@@ -73,10 +74,12 @@ def test_a_score_is_cosine_and_bias_and_the_users_own_term():
         own_candidate_M=candidates,
         own_term_M=torch.tensor(list(own.values())),
         has_converted_M=torch.ones(3, dtype=torch.bool),
+        successors=PairTerms(*torch.tensor(list(followed)).T, torch.tensor(list(followed.values()))),
     )
     scores = score_exact(users, CandidateEmbeddings(vectors, bias, temperature=0.1))
     for user in range(3):
         for candidate in range(6):
             cosine = sum(float(a) * float(b) for a, b in zip(people[user], vectors[candidate], strict=True))
             expected = cosine + float(bias[candidate]) + own.get((user, candidate), 0.0)
+            expected += followed.get((user, candidate), 0.0)
             assert float(scores[user, candidate]) == pytest.approx(expected, abs=1e-5)

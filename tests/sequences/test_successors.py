@@ -5,7 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from forecart.sequences.successors import count_successors, read_neighbour_vectors
+from forecart.sequences.successors import (
+    SuccessorSettings,
+    SuccessorTerm,
+    count_successors,
+    read_neighbour_vectors,
+    transition_weights,
+)
 from planted_world import DAY, START, World, cycle_world, random_world
 
 AS_OF = START + 20 * DAY
@@ -100,3 +106,56 @@ def test_a_width_beyond_the_rank_is_filled_with_zeros():
     world = random_world(num_users=40)
     vectors = read_neighbour_vectors(world.log(), as_of_us=AS_OF, width=32)
     assert vectors[:, :4].any() and not vectors[:, world.num_advertisers :].any()
+
+
+def test_what_follows_everything_counts_for_less():
+    user = np.array([2, 2, 2, 3, 3, 3], np.int32)
+    candidate = np.array([2, 3, 4, 5, 3, 4], np.int32)
+    weights = transition_weights(user, candidate, num_candidates=6, num_places=1, row_power=0.5)
+    # 2 -> 3 and 5 -> 3 once each, 3 -> 4 twice.
+    expected = np.zeros((6, 6))
+    expected[2, 3] = expected[5, 3] = 1 / (1**0.5 * 2**0.5)
+    expected[3, 4] = 2 / (2**0.5 * 2**0.5)
+    np.testing.assert_allclose(weights.toarray(), expected)
+
+
+def rows_until(log, user, until_us):
+    """The conversions of a user that arrived before a moment, in order."""
+    rows = [
+        (log.occurred_us[row], log.arrived_us[row], log.candidate[row])
+        for row in range(log.start[user], log.start[user + 1])
+        if log.is_conversion[row] and log.arrived_us[row] < until_us
+    ]
+    return [candidate for *_, candidate in sorted(rows)]
+
+
+def test_the_term_is_that_of_a_loop():
+    log = random_world(num_users=40).log()
+    cut_us = AS_OF + 5 * DAY
+    is_late = log.is_conversion & (log.arrived_us >= AS_OF) & (log.arrived_us < cut_us)
+    users = np.argsort(-np.bincount(log.user[is_late]), kind="stable")[:3].astype(np.int32)
+    settings = SuccessorSettings(weight=0.2, floor=0.05)
+    term = SuccessorTerm.build(log, learn_until_us=AS_OF, settings=settings).read(users, cut_us).toarray()
+    size = log.num_candidates
+    counts = np.zeros((size, size))
+    for user in range(len(log.start) - 1):
+        known = rows_until(log, user, AS_OF)
+        for first in range(len(known)):
+            for second in range(first + 1, min(first + 11, len(known))):
+                counts[known[first], known[second]] += 0.8 ** (second - first - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = counts / counts.sum(1, keepdims=True) ** 0.7 / counts.sum(0, keepdims=True) ** 0.3
+    share = np.nan_to_num(share)
+    for row, user in enumerate(users):
+        latest = rows_until(log, user, cut_us)[-20:][::-1]
+        assert latest != rows_until(log, user, AS_OF)[-20:][::-1]
+        total = sum(0.8**back * share[candidate] for back, candidate in enumerate(latest))
+        np.testing.assert_allclose(term[row], 0.2 * np.log1p(total / 0.05), rtol=1e-4, atol=1e-6)
+    assert term.any(axis=1).all()
+
+
+def test_without_conversions_there_is_no_term():
+    world = random_world(num_users=40)
+    log = dataclasses.replace(world.log(), is_conversion=np.zeros(len(world.log().user), bool))
+    term = SuccessorTerm.build(log, learn_until_us=AS_OF, settings=SuccessorSettings(weight=1.0))
+    assert term.read(np.array([2, 3], np.int32), AS_OF).nnz == 0

@@ -3,13 +3,17 @@
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import scipy.sparse as sp  # type: ignore[import-untyped, unused-ignore]
 
 from forecart.baselines.conversions import Conversions
 from forecart.baselines.linear import LinearBaseline
-from forecart.sequences.pair_log import run_starts
-from forecart.sequences.successors import count_successors
+from forecart.sequences.successors import (
+    DECAY,
+    NUM_LATEST,
+    NUM_PLACES,
+    ROW_POWER,
+    places_back,
+    transition_weights,
+)
 
 
 class SkipMarkov(LinearBaseline):
@@ -30,7 +34,11 @@ class SkipMarkov(LinearBaseline):
     popularity_weight = 1e-6
 
     def __init__(
-        self, decay: float = 0.8, num_places: int = 10, num_latest: int = 20, row_power: float = 0.7
+        self,
+        decay: float = DECAY,
+        num_places: int = NUM_PLACES,
+        num_latest: int = NUM_LATEST,
+        row_power: float = ROW_POWER,
     ) -> None:
         self.decay = decay
         self.num_places = num_places
@@ -40,35 +48,22 @@ class SkipMarkov(LinearBaseline):
     def queries(self, conversions: Conversions) -> Any:
         """Returns the decayed latest rows of each user."""
         ordered = _in_order(conversions)
-        is_start = run_starts(ordered.user)
-        start = np.flatnonzero(is_start)
-        length = np.diff(start, append=len(ordered.user))
-        row = np.arange(len(ordered.user))
-        places_back = np.repeat(start + length, length) - 1 - row
-        latest = np.flatnonzero(places_back < self.num_latest)
-        return ordered.at(latest).pair_sums((self.decay ** places_back[latest]).astype(np.float64))
+        places = places_back(ordered.user)
+        latest = np.flatnonzero(places < self.num_latest)
+        return ordered.at(latest).pair_sums((self.decay ** places[latest]).astype(np.float64))
 
     def weights(self, conversions: Conversions) -> Any:
         """Returns T."""
         ordered = _in_order(conversions)
-        weight_NN = count_successors(
+        return transition_weights(
             ordered.user,
             ordered.candidate,
             num_candidates=ordered.shape[1],
             num_places=self.num_places,
             decay=self.decay,
+            row_power=self.row_power,
         )
-        return (
-            sp.diags(_inverse_power(weight_NN.sum(axis=1), self.row_power))
-            @ weight_NN
-            @ sp.diags(_inverse_power(weight_NN.sum(axis=0), 1 - self.row_power))
-        ).tocsr()
 
 
 def _in_order(conversions: Conversions) -> Conversions:
     return conversions.at(np.lexsort((conversions.occurred_us, conversions.user)))
-
-
-def _inverse_power(total: Any, power: float) -> npt.NDArray[np.float64]:
-    values: npt.NDArray[np.float64] = np.asarray(total, np.float64).ravel()
-    return np.where(values > 0, np.maximum(values, 1e-12) ** -power, 0.0)

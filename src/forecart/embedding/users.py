@@ -4,7 +4,7 @@ Takes a trained model and users; gives unit vectors and, per user, a sparse list
 of the user's own history. The same code embeds for evaluation and for the candidate tables.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,22 @@ from forecart.model.tensors import to_tensors
 from forecart.model.two_tower import TwoTower
 from forecart.sequences.batches import BatchBuilder
 from forecart.sequences.population import Population
+from forecart.sequences.successors import SuccessorTerm
+
+
+@dataclass(frozen=True)
+class PairTerms:
+    """P pairs of a user and a candidate, and what is added to their scores.
+
+    Attributes:
+        row_P: position of the user in the batch.
+        candidate_P: candidate index.
+        term_P: in units of score.
+    """
+
+    row_P: Tensor
+    candidate_P: Tensor
+    term_P: Tensor
 
 
 @dataclass(frozen=True)
@@ -29,6 +45,7 @@ class UserEmbeddings:
         own_candidate_M: candidate index.
         own_term_M: what is added to cosine and prior, in units of score.
         has_converted_M: whether the user converted with the candidate before the cut.
+        successors: the successor term, of candidates of the own history too; None where there is none.
     """
 
     user_index: npt.NDArray[np.int32]
@@ -37,6 +54,7 @@ class UserEmbeddings:
     own_candidate_M: Tensor
     own_term_M: Tensor
     has_converted_M: Tensor
+    successors: PairTerms | None = None
 
 
 @torch.no_grad()
@@ -72,3 +90,11 @@ def embed_users(
         own_term_M=model.own_logit(tensors, tower_M) * candidates.temperature,
         has_converted_M=torch.from_numpy(batch.own.has_converted).to(vector_BD.device),
     )
+
+
+def with_successors(users: UserEmbeddings, successors: SuccessorTerm, *, cut_us: int) -> UserEmbeddings:
+    """Returns the embeddings with the successor term as of the same cut."""
+    term_BN = successors.read(users.user_index, cut_us)
+    parts = (term_BN.row.astype(np.int64), term_BN.col.astype(np.int64), term_BN.data)
+    row_P, candidate_P, term_P = (torch.from_numpy(part).to(users.vector_BD.device) for part in parts)
+    return replace(users, successors=PairTerms(row_P, candidate_P, term_P))

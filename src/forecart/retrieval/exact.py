@@ -1,4 +1,4 @@
-"""Exact search: every candidate scored, own-history terms added, the best K eligible ones kept.
+"""Exact search: every candidate scored, own-history and successor terms added, the best K eligible ones kept.
 
 Takes embeddings; gives scores and lists. Eligibility is applied before the top K, so a list is short only
 when fewer than K candidates are eligible. Users come in blocks, so that a block of scores fits the cache of
@@ -31,10 +31,13 @@ class TopK:
 
 
 def score_exact(users: UserEmbeddings, candidates: CandidateEmbeddings) -> Tensor:
-    """Returns the score of every candidate for each user, [B, N]: cosine + prior + own-history term."""
+    """Returns the score of every candidate for each user, [B, N]: cosine + prior + the sparse terms."""
     score_BN = users.vector_BD @ candidates.vector_ND.T + candidates.prior_N
     pairs = (users.own_row_M, users.own_candidate_M)
-    return score_BN.index_put_(pairs, users.own_term_M, accumulate=True)
+    score_BN.index_put_(pairs, users.own_term_M, accumulate=True)
+    if (terms := users.successors) is not None:
+        score_BN.index_put_((terms.row_P, terms.candidate_P), terms.term_P, accumulate=True)
+    return score_BN
 
 
 def search_exact(score_BN: Tensor, *, top_k: int, is_eligible_N: Tensor) -> TopK:

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from forecart.embedding.candidates import CandidateEmbeddings, embed_candidates
-from forecart.embedding.users import UserEmbeddings, embed_users
+from forecart.embedding.users import UserEmbeddings, embed_users, with_successors
 from forecart.model.two_tower import TwoTower
 from forecart.retrieval.exact import score_exact
 from forecart.sequences.batches import BatchBuilder
 from forecart.sequences.population import Population, read_population
+from forecart.sequences.successors import SuccessorTerm
 
 
 @dataclass
@@ -25,17 +26,19 @@ class ModelScorer:
         name: of the system in tables and files.
         model: trained.
         builder: reads the histories.
+        successors: the successor term, where the score has one.
     """
 
     name: str
     model: TwoTower
     builder: BatchBuilder
+    successors: SuccessorTerm | None = None
     _at: tuple[int, Population, CandidateEmbeddings] | None = field(default=None, repr=False)
 
     def embed(self, cut_us: int, user_index: npt.NDArray[np.int32]) -> UserEmbeddings:
         """Returns the embeddings of users as of a cut."""
         population, candidates = self._state_at(cut_us)
-        return embed_users(
+        users = embed_users(
             self.model,
             self.builder,
             user_index,
@@ -43,13 +46,14 @@ class ModelScorer:
             population=population,
             candidates=candidates,
         )
+        return users if self.successors is None else with_successors(users, self.successors, cut_us=cut_us)
 
     def candidates_at(self, cut_us: int) -> CandidateEmbeddings:
         """Returns vectors and prior of all candidates as of a cut."""
         return self._state_at(cut_us)[1]
 
     def score_at(self, cut_us: int, user_index: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-        """Returns the score of every candidate for each user, [B, N]: cosine + prior + own-history term."""
+        """Returns the score of every candidate for each user, [B, N]: see `score_exact`."""
         users = self.embed(cut_us, user_index)
         scores: npt.NDArray[np.float32] = score_exact(users, self.candidates_at(cut_us)).cpu().numpy()
         return scores

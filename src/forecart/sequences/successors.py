@@ -1,18 +1,23 @@
-"""What follows what in everyone's sequences: counts that fade with distance, and vectors made from them.
+"""What follows what in everyone's sequences: counts that fade with distance, and what is made from them.
 
-Takes rows of (user, candidate) in the order of each user's sequence, or a `PairLog`; gives a sparse matrix,
-or a vector per candidate in which those that stand near each other in sequences lie near each other.
+Takes rows of (user, candidate) in the order of each user's sequence, or a `PairLog`; gives sparse matrices, a
+vector per candidate in which those that stand near each other in sequences lie near each other, and the
+successor term of a score: what followed, for others, the latest conversions of a user (docs/adr/0009).
 """
 
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
-from forecart.sequences.pair_log import PairLog
+from forecart.sequences.pair_log import PairLog, run_starts
 
 NUM_PLACES: Final = 10
+NUM_LATEST: Final = 20
 DECAY: Final = 0.8
+ROW_POWER: Final = 0.7
 _LEAST_LENGTH: Final = 1e-3
 
 
@@ -42,6 +47,102 @@ def count_successors(
         pairs = (candidate[first], candidate[first + distance])
         weight_NN = weight_NN + sp.csr_matrix((weights, pairs), shape=weight_NN.shape)
     return weight_NN
+
+
+def transition_weights(
+    user: npt.NDArray[np.int32],
+    candidate: npt.NDArray[np.int32],
+    *,
+    num_candidates: int,
+    num_places: int = NUM_PLACES,
+    decay: float = DECAY,
+    row_power: float = ROW_POWER,
+) -> Any:
+    """Returns T as a CSR matrix [N, N]: T(i, j) = W(i, j) / (W(i, .)^p W(., j)^(1 - p)), p = `row_power`.
+
+    With p below one what follows everything counts for less. The rest as in `count_successors`.
+    """
+    import scipy.sparse as sp  # type: ignore[import-untyped, unused-ignore]
+
+    weight_NN = count_successors(
+        user, candidate, num_candidates=num_candidates, num_places=num_places, decay=decay
+    )
+    return (
+        sp.diags(_inverse_power(weight_NN.sum(axis=1), row_power))
+        @ weight_NN
+        @ sp.diags(_inverse_power(weight_NN.sum(axis=0), 1 - row_power))
+    ).tocsr()
+
+
+def _inverse_power(total: Any, power: float) -> npt.NDArray[np.float64]:
+    values: npt.NDArray[np.float64] = np.asarray(total, np.float64).ravel()
+    return np.where(values > 0, np.maximum(values, 1e-12) ** -power, 0.0)
+
+
+def places_back(user: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Returns how far before its user's last row each row stands, [R]; a user's rows stand together."""
+    start = np.flatnonzero(run_starts(user))
+    length = np.diff(start, append=len(user))
+    places: npt.NDArray[np.int64] = np.repeat(start + length, length) - 1 - np.arange(len(user))
+    return places
+
+
+class SuccessorSettings(BaseModel):
+    """The successor term of the score. Closed: an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    weight: float = Field(default=0.0, ge=0)
+    """Of the term, in units of the cosine; 0 leaves it out."""
+    floor: PositiveFloat = 0.03
+    """Sums of transitions far below it add nothing, far above it their logarithm counts."""
+
+
+@dataclass(frozen=True, eq=False)
+class SuccessorTerm:
+    """What is added to the score of candidates that followed, for others, a user's latest conversions.
+
+    term(j) = weight log(1 + S(j) / floor), S(j) = sum over the user's latest rows r = 1 .. 20 of .8^(r - 1)
+    T(i_r, j), T of `transition_weights`. It remembers what a tower of a few numbers per candidate cannot:
+    which two rare candidates followed each other.
+
+    Attributes:
+        log: what users did.
+        transition_NN: T, CSR.
+        settings: weight and floor.
+    """
+
+    log: PairLog
+    transition_NN: Any
+    settings: SuccessorSettings
+
+    @classmethod
+    def build(cls, log: PairLog, *, learn_until_us: int, settings: SuccessorSettings) -> Self:
+        """Counts the transitions of conversions that arrived before `learn_until_us`."""
+        row = np.flatnonzero(log.is_conversion & (log.arrived_us < learn_until_us))
+        row = row[np.lexsort((log.arrived_us[row], log.occurred_us[row], log.user[row]))]
+        transition_NN = transition_weights(
+            log.user[row], log.candidate[row], num_candidates=log.num_candidates
+        )
+        return cls(log, transition_NN.astype(np.float32), settings)
+
+    def read(self, user_index: npt.NDArray[np.int32], cut_us: int) -> Any:
+        """Returns the terms of users as of a cut, a COO matrix [B, N] float32; empty without conversions."""
+        import scipy.sparse as sp  # type: ignore[import-untyped, unused-ignore]
+
+        position, row = self.log.rows_of(user_index, np.full(len(user_index), cut_us))
+        kept = np.flatnonzero(self.log.is_conversion[row])
+        position, row = position[kept], row[kept]
+        order = np.lexsort((self.log.arrived_us[row], self.log.occurred_us[row], position))
+        position, candidate = position[order], self.log.candidate[row[order]]
+        places = places_back(position)
+        latest = np.flatnonzero(places < NUM_LATEST)
+        decayed = (DECAY ** places[latest]).astype(np.float32)
+        shape = (len(user_index), self.log.num_candidates)
+        query_BN = sp.csr_matrix((decayed, (position[latest], candidate[latest])), shape=shape)
+        term_BN = (query_BN @ self.transition_NN).tocoo()
+        term_BN.data = np.float32(self.settings.weight) * np.log1p(term_BN.data / self.settings.floor)
+        return term_BN
 
 
 def read_neighbour_vectors(log: PairLog, *, as_of_us: int, width: int) -> npt.NDArray[np.float32]:

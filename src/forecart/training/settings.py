@@ -48,8 +48,8 @@ class TrainingSettings(BaseModel):
     cuts_per_history: PositiveInt = 4
     """For `dense_all_action`: how many cuts share one pass of the encoder."""
     learning_rate: PositiveFloat = 2e-3
-    own_rate_factor: PositiveFloat = 5.0
-    """Times the learning rate, for the own-history term: a small network that needs larger steps."""
+    own_rate_factor: PositiveFloat = 1.0
+    """Times the learning rate, for the own-history term; worth raising where there are hundreds of steps."""
     weight_decay: float = Field(default=0.01, ge=0)
     warmup_steps: int = Field(default=50, ge=0)
     average_decay: float = Field(default=0.98, ge=0, lt=1)
