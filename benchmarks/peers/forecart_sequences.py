@@ -68,6 +68,7 @@ class Rounds:
 
     def __init__(self, workflow: Workflow, output: Path, *, top_k: int, started_cpu_s: float) -> None:
         self.workflow, self.output, self.top_k = workflow, output, top_k
+        self.successors = workflow.successors.get("advertiser")  # Counting them is a part of fitting.
         target = workflow.config.next_advertiser
         self.settings = {"model": target.model.model_dump(), "training": target.training.model_dump()}
         self.started_cpu_s, self.number, self.other_cpu_s = started_cpu_s, 0, 0.0
@@ -76,7 +77,7 @@ class Rounds:
         """Called by the trainer with the averaged weights."""
         began_cpu_s, began_s = time.process_time(), time.perf_counter()
         fit_cpu_s = began_cpu_s - self.started_cpu_s - self.other_cpu_s
-        scorer = ModelScorer("model", model, self.workflow.builder("advertiser"))
+        scorer = ModelScorer("model", model, self.workflow.builder("advertiser"), self.successors)
         lists = list_everyone(self.workflow, scorer, top_k=self.top_k)
         recommend_s, recommend_cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
         self.number += 1

@@ -81,13 +81,17 @@ def embed_users(
     batch = builder.build(user_index, np.full(len(user_index), cut_us), population=population)
     tensors = to_tensors(batch, model.prior.device)
     vector_BD = model.encode_users(tensors)
-    tower_M = model.pair_logits(vector_BD, tensors.own_row_M, candidates.vector_ND[tensors.own_candidate_M])
+    own_term_M = torch.zeros(len(tensors.own_row_M), device=vector_BD.device)
+    if model.own is not None:
+        own_vector_MD = candidates.vector_ND[tensors.own_candidate_M]
+        tower_M = model.pair_logits(vector_BD, tensors.own_row_M, own_vector_MD)
+        own_term_M = model.own_logit(tensors, tower_M) * candidates.temperature
     return UserEmbeddings(
         user_index=user_index,
         vector_BD=vector_BD,
         own_row_M=tensors.own_row_M,
         own_candidate_M=tensors.own_candidate_M,
-        own_term_M=model.own_logit(tensors, tower_M) * candidates.temperature,
+        own_term_M=own_term_M,
         has_converted_M=torch.from_numpy(batch.own.has_converted).to(vector_BD.device),
     )
 

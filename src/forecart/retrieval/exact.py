@@ -36,7 +36,9 @@ def score_exact(users: UserEmbeddings, candidates: CandidateEmbeddings) -> Tenso
     pairs = (users.own_row_M, users.own_candidate_M)
     score_BN.index_put_(pairs, users.own_term_M, accumulate=True)
     if (terms := users.successors) is not None:
-        score_BN.index_put_((terms.row_P, terms.candidate_P), terms.term_P, accumulate=True)
+        # Thousands of pairs a user: adding at flat indices takes a fraction of what `index_put_` does.
+        flat_P = terms.row_P * score_BN.shape[1] + terms.candidate_P
+        score_BN.view(-1).index_add_(0, flat_P, terms.term_P)
     return score_BN
 
 
