@@ -2,13 +2,14 @@
 
 RecTools' eSASRec (LiGR layers; PYTHON is that of its environment, `benchmarks/peers/rectools_sasrec.py`)
 learns from the same households' baskets as our models of `benchmarks.complete_journey`: every distinct
-(household, time, advertiser) before the cut-off, in order. After every few epochs it lists everyone; how many
+(household, time, advertiser) before the cut-off, in order. After every epoch it lists everyone; how many
 epochs it learns is chosen on the four November cuts, as our settings were. Prints and writes
 `results/peers-complete_journey.json`: means of our seeds, the peer, and the difference with its interval.
 """
 
 import argparse
 import json
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -52,9 +53,14 @@ def write_baskets(data: TargetData, cut_us: int, path: Path) -> None:
 
 
 def learn(
-    asked: argparse.Namespace, workflow: Workflow, cuts: list[datetime], *, reporter: Reporter
+    asked: argparse.Namespace,
+    workflow: Workflow,
+    cuts: list[datetime],
+    num_rounds: int,
+    *,
+    reporter: Reporter,
 ) -> tuple[Peer, TargetData, dict[int, str]]:
-    """Lets the peer learn up to the first cut and list everyone at each.
+    """Lets the peer learn up to the first cut, so many rounds, and list everyone at each cut.
 
     Returns:
         The peer; the data of the cuts; cut -> name of the history whose lists are those of the cut.
@@ -65,7 +71,7 @@ def learn(
     files = {name: folder / f"history-{name}.parquet" for name in names.values()}
     for cut_us, name in names.items():
         write_baskets(data, cut_us, files[name])
-    peer = rectools_peer(asked, folder)
+    peer = replace(rectools_peer(asked, folder), num_rounds=num_rounds)
     peer.learn(files[names[to_us(cuts[0])]], files, reporter=reporter)
     return peer, data, names
 
@@ -76,10 +82,11 @@ def run(asked: argparse.Namespace, *, reporter: Reporter) -> dict[str, Any]:
     workflow.events()
     workflow.sequences()
     workflow.train("advertiser")
-    peer, data, names = learn(asked, workflow, NOVEMBER, reporter=reporter)
+    peer, data, names = learn(asked, workflow, NOVEMBER, asked.rounds, reporter=reporter)
     number, values = peer.best_round(data, names, pool="all", metric="recall_at_20")
     reporter.say(f"Recall@20 of the peer in November, by round: {', '.join(f'{v:.4f}' for v in values)}")
-    peer, data, names = learn(asked, workflow, workflow.config.split.test_cuts, reporter=reporter)
+    test_cuts = workflow.config.split.test_cuts
+    peer, data, names = learn(asked, workflow, test_cuts, number, reporter=reporter)
     ours = [workflow.scorer("advertiser", seed_number=seed) for seed in range(asked.seeds)]
     measured = measure_target(
         data, [*ours, peer.scorer(number, data, names)], baselines=(), index_size=0, seed=0
@@ -103,6 +110,8 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=3, help="of our models")
     add_peer_options(parser)
+    # A household has hundreds of baskets: the peer is at its best after a few epochs, then learns by heart.
+    parser.set_defaults(rounds=6, epochs_a_round=1)
     parser.add_argument("--output", type=Path, default=Path("runs/demo"))
     asked = parser.parse_args()
     if asked.peer is None:
