@@ -83,10 +83,11 @@ class TargetConfig(Section):
     top_k: PositiveInt = 100
     """Candidates per user in the candidate tables."""
 
-    @property
-    def needs_own_history(self) -> bool:
-        """Whether model or loss reads the own statistics: a sampled loss counts own pairs for certain."""
-        return self.model.needs_own_history or self.training.loss.kind == "sampled"
+    def own_in_batches(self, *, learns: bool) -> Literal["features", "pairs", "nothing"]:
+        """What is read of own histories: a sampled loss counts own pairs, and a list marks what repeats."""
+        if self.model.needs_own_history:
+            return "features"
+        return "pairs" if not learns or self.training.loss.kind == "sampled" else "nothing"
 
 
 class EvaluationConfig(Section):

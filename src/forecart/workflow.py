@@ -208,15 +208,15 @@ class Workflow:
         """Returns every trained model of a level, by system and seed."""
         return [self.scorer(level, *one) for one in self._models(level)]
 
-    def builder(self, level: Level, *, reads_own: bool = True) -> BatchBuilder:
-        """Returns what builds the batches of a level's models."""
+    def builder(self, level: Level, *, learns: bool = False) -> BatchBuilder:
+        """Returns what builds the batches of a level's models, to learn from or to list by."""
         target = self.config.target(level)
         return BatchBuilder(
             self.data.histories,
             self.pair_logs[level],
             target.model.history_length,
             is_causal=target.training.objective == "dense_all_action",
-            reads_own=reads_own,
+            own=target.own_in_batches(learns=learns),
         )
 
     # --- training -------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ class Workflow:
             self.data,
             self.catalogue,
             self.pair_logs,
-            self.builder(level, reads_own=target.needs_own_history),
+            self.builder(level, learns=True),
             level,
             self.config.labels,
             target.model,

@@ -32,8 +32,9 @@ class TowerBatch:
         last_event_B: int64, -1 for an empty history.
         own_row_M: int64.
         own_candidate_M: int64.
-        own_feature_MF: float32, not standardised.
-        own_mass_M: float32, log counts of the pair's events: how much it weighs in the summary.
+        own_feature_MF: float32, not standardised; F is 0 where the model reads no feature.
+        own_mass_M: float32, log counts of the pair's events: how much it weighs in the summary; without
+            features nothing.
         log_share_NS: float32.
         positive_row_P: int64, empty without labels; the next four too.
         positive_P: int64.
@@ -81,6 +82,7 @@ def to_tensors(batch: Batch, device: torch.device) -> TowerBatch:
 
     events, own, positives = batch.events, batch.own, batch.positives
     nothing = torch.zeros(0, dtype=torch.int64, device=device)
+    mass = own.feature[:, _MASS] if own.feature.shape[1] else own.feature
     return TowerBatch(
         offsets=index(events.offsets),
         advertiser_T=index(events.advertiser),
@@ -94,7 +96,7 @@ def to_tensors(batch: Batch, device: torch.device) -> TowerBatch:
         own_row_M=index(own.row),
         own_candidate_M=index(own.candidate),
         own_feature_MF=number(own.feature),
-        own_mass_M=number(own.feature[:, _MASS].sum(axis=1)),
+        own_mass_M=number(mass.sum(axis=1)),
         log_share_NS=number(batch.log_share),
         positive_row_P=nothing if positives is None else index(positives.row),
         positive_P=nothing if positives is None else index(positives.candidate),

@@ -46,13 +46,15 @@ class StandardScaler(nn.Module):
         self.register_buffer("scale_F", torch.ones(num_features))
 
     def fit(self, feature_MF: Tensor) -> None:
-        """Set mean and standard deviation from a sample of training rows; an empty sample changes nothing."""
-        if len(feature_MF):
+        """Set mean and standard deviation from a sample of training rows; an empty one changes nothing."""
+        if feature_MF.numel():
             self.mean_F.copy_(feature_MF.double().mean(0))
             self.scale_F.copy_(feature_MF.double().std(0, correction=0).clamp(min=1e-3))
 
     def forward(self, feature_MF: Tensor) -> Tensor:
-        """Return [M, F] standardised, clipped to ten deviations."""
+        """Return [M, F] standardised, clipped to ten deviations; without features what arrived."""
+        if not feature_MF.shape[1]:
+            return feature_MF
         return ((feature_MF - self.mean_F) / self.scale_F).clamp(-10, 10)
 
 

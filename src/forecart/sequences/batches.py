@@ -6,7 +6,7 @@ the positives and the user's own future, which only the loss reads.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -116,7 +116,8 @@ class BatchBuilder:
         known_before_us: for the own future; what arrived later is not known to training.
         gap_us: from a cut to the begin of its label window.
         window_us: from a cut to the end of its label window; 0 before it is known.
-        reads_own: whether batches hold own statistics; without, the rows have none.
+        own: what batches hold of the candidates of the rows' own histories: the pairs with their statistics,
+            the pairs alone, or none of them.
         reads_future: whether positives come with the user's other future conversions.
     """
 
@@ -127,7 +128,7 @@ class BatchBuilder:
     known_before_us: int | None = None
     gap_us: int = 0
     window_us: int = 0
-    reads_own: bool = True
+    own: Literal["features", "pairs", "nothing"] = "features"
     reads_future: bool = True
 
     def build(
@@ -153,10 +154,14 @@ class BatchBuilder:
         events, first = self._read_events(history_users, history_cuts)
         known = self.histories.end_at(user_index, cut_us) - first[history]
         last_event = np.where(known > 0, events.offsets[history] + known - 1, -1)
-        # Of no row where neither model nor loss reads them: it is a pass over every pair of every row.
-        own_rows = slice(None) if self.reads_own else slice(0)
+        # Of no row where nobody reads them: it is a pass over every pair of every row.
+        own_rows = slice(0) if self.own == "nothing" else slice(None)
         own = read_own_history(
-            self.log, user_index=user_index[own_rows], cut_us=cut_us[own_rows], population=population
+            self.log,
+            user_index=user_index[own_rows],
+            cut_us=cut_us[own_rows],
+            population=population,
+            with_features=self.own == "features",
         )
         positives = None if labels is None else self._read_positives(user_index, cut_us, labels)
         return Batch(user_index, cut_us, events, history, last_event, own, population.log_share, positives)

@@ -82,7 +82,7 @@ class OwnHistory:
         row: [M].
         candidate: [M].
         feature: [M, F] float32 in the order of `FEATURES`, not standardised; in memory a column is
-            contiguous, because that is how it is filled.
+            contiguous, because that is how it is filled. [M, 0] where nothing reads them.
         has_converted: [M].
     """
 
@@ -98,6 +98,7 @@ def read_own_history(
     user_index: npt.NDArray[np.int32],
     cut_us: npt.NDArray[np.int64],
     population: Population,
+    with_features: bool = True,
 ) -> OwnHistory:
     """Returns the features of every candidate that each user had an event with before the user's cut.
 
@@ -108,6 +109,7 @@ def read_own_history(
         user_index: [B].
         cut_us: [B], microseconds since the epoch; events that arrived at or after it are not read.
         population: statistics as of the cut or before.
+        with_features: without, only which pairs there are and whether they hold a conversion.
     """
     position, event = log.rows_of(user_index, cut_us)
     candidate = log.candidate[event]
@@ -115,6 +117,10 @@ def read_own_history(
     first = np.flatnonzero(is_first)
     row, pair_candidate = position[first], candidate[first]
     is_conversion = log.is_conversion[event]
+    if not with_features:
+        has_converted = np.zeros(len(first), bool)
+        has_converted[(np.cumsum(is_first) - 1)[is_conversion]] = True
+        return OwnHistory(row, pair_candidate, np.empty((len(first), 0), np.float32), has_converted)
     other = np.flatnonzero(~is_conversion)
     is_intent = _IS_INTENT[log.event_type[event[other]]]
     own = _PairEvents(
