@@ -2,8 +2,10 @@
 
 RecTools' eSASRec (LiGR layers; PYTHON is that of its environment, `benchmarks/peers/rectools_sasrec.py`)
 learns from the same households' baskets as our models of `benchmarks.complete_journey`: every distinct
-(household, time, advertiser) before the cut-off, in order. After every epoch it lists everyone; how many
-epochs it learns is chosen on the four November cuts, as our settings were. Prints and writes
+(household, time, advertiser) before the cut-off, in order of time, what was bought at one time in a random
+order. It would learn from the latest 201 rows of a user only, so that households are cut into users of as
+many; when it lists, it reads the latest 200. After every epoch it lists everyone; how many epochs it learns
+is chosen on the four November cuts, as our settings were. Prints and writes
 `results/peers-complete_journey.json`: means of our seeds, the peer, and the difference with its interval.
 """
 
@@ -31,10 +33,11 @@ from forecart.workflow import Workflow
 # Not `repeat`: what a user has converted with may stand below the peer's top 100 of everything, where its
 # lists end, while ours goes on to the last of them.
 POOLS: Final = ("all", "novel")
+SESSION_LENGTH: Final = 200  # the default of the peer's script
 
 
-def write_baskets(data: TargetData, cut_us: int, path: Path) -> None:
-    """Writes user_id, item_id (the advertiser) and pos of every basket that arrived before the cut."""
+def read_baskets(data: TargetData, cut_us: int) -> pl.DataFrame:
+    """Returns user_id, item_id (the advertiser) and pos of every basket that arrived before the cut."""
     known = read_conversions(
         data.sequences.histories,
         cut_us=cut_us,
@@ -42,14 +45,34 @@ def write_baskets(data: TargetData, cut_us: int, path: Path) -> None:
         num_candidates=data.num_candidates,
         conversion_codes=data.contract.conversion_codes,
     ).baskets()
-    rows = known.at(np.lexsort((known.candidate, known.occurred_us, known.user)))
+    # Rows of one checkout have no order: that of their numbers would be a pattern to learn.
+    tie = np.random.default_rng(0).random(len(known.user))
+    rows = known.at(np.lexsort((tie, known.occurred_us, known.user)))
     frame = pl.DataFrame(
         {
             "user_id": data.sequences.users.id_series(rows.user),
             "item_id": data.vocabulary.id_series(rows.candidate),
         }
     )
-    artifacts.write_parquet(path, frame.with_columns(pos=pl.int_range(pl.len()).over("user_id")))
+    return frame.with_columns(pos=pl.int_range(pl.len()).over("user_id"))
+
+
+def cut_sessions(baskets: pl.DataFrame) -> pl.DataFrame:
+    """Returns the same rows with users of at most 201: each row but a user's first is once what comes next.
+
+    A session begins with the row that the session before it ends with.
+    """
+    back = pl.len().over("user_id") - 1 - pl.col("pos")
+    rows = baskets.with_columns(
+        session=back // SESSION_LENGTH, is_both=(back % SESSION_LENGTH == 0) & (back > 0)
+    )
+    begins = rows.filter("is_both").with_columns(pl.col("session") - 1)
+    return (
+        pl.concat([rows, begins], rechunk=True)
+        .filter(pl.len().over("user_id", "session") > 1)
+        .select(pl.format("{}/{}", "user_id", "session").alias("user_id"), "item_id", "pos")
+        .sort("user_id", "pos")
+    )
 
 
 def learn(
@@ -70,9 +93,11 @@ def learn(
     names = {to_us(cut): f"{cut:%Y-%m-%d}" for cut in cuts}
     files = {name: folder / f"history-{name}.parquet" for name in names.values()}
     for cut_us, name in names.items():
-        write_baskets(data, cut_us, files[name])
+        artifacts.write_parquet(files[name], read_baskets(data, cut_us))
+    sessions = cut_sessions(pl.read_parquet(files[names[to_us(cuts[0])]]))
+    artifacts.write_parquet(folder / "sessions.parquet", sessions)
     peer = replace(rectools_peer(asked, folder), num_rounds=num_rounds)
-    peer.learn(files[names[to_us(cuts[0])]], files, reporter=reporter)
+    peer.learn(folder / "sessions.parquet", files, reporter=reporter)
     return peer, data, names
 
 
@@ -98,6 +123,7 @@ def run(asked: argparse.Namespace, *, reporter: Reporter) -> dict[str, Any]:
             "epochs": number * asked.epochs_a_round,
             "validation_recall_at_20": values,
             "its_line": peer.read_round(number),
+            "num_rows_learned": pl.read_parquet(peer.folder / "sessions.parquet", columns=["pos"]).height,
         },
         "next_advertiser": {pool: pick_table(tables[pool]) for pool in POOLS},
     }

@@ -168,9 +168,8 @@ def main() -> None:
     torch.set_num_threads(1)
     folder = asked.output or Path("runs") / f"step-{asked.name}"
     write_events(read_sequences(asked.file), folder / "log.parquet")
-    config = build_config(
-        folder / "log.parquet", name=asked.name, model=asked.model, training=asked.training, cut=BEFORE_LAST
-    )
+    settings = {"model": asked.model, "training": asked.training}
+    config = build_config(folder / "log.parquet", name=asked.name, settings=settings, cut=BEFORE_LAST)
     workflow = Workflow(config, folder)
     workflow.events()
     workflow.sequences()

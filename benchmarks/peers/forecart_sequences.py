@@ -20,6 +20,7 @@ from forecart.bench import (
     STEP,
     build_config,
     choose_settings,
+    lay_over,
     peak_memory_gb,
     read_sequences,
     write_events,
@@ -70,7 +71,7 @@ class Rounds:
         self.workflow, self.output, self.top_k = workflow, output, top_k
         self.successors = workflow.successors.get("advertiser")  # Counting them is a part of fitting.
         target = workflow.config.next_advertiser
-        self.settings = {"model": target.model.model_dump(), "training": target.training.model_dump()}
+        self.settings = target.model_dump(mode="json", include={"model", "training", "successors"})
         self.started_cpu_s, self.number, self.other_cpu_s = started_cpu_s, 0, 0.0
 
     def after_epoch(self, model: TwoTower) -> dict[str, float]:
@@ -117,10 +118,8 @@ def run(asked: argparse.Namespace) -> None:
     sequences = read_sequences(asked.train)
     # Up to a step before the last event of the full sequences, which this file does not hold.
     write_events(sequences, log, last=BEFORE_LAST - STEP)
-    model, training = choose_settings(sequences)
-    config = build_config(
-        log, name="speed", model=model | asked.model, training=training | asked.training, cut=BEFORE_LAST
-    )
+    settings = lay_over(choose_settings(sequences), {"model": asked.model, "training": asked.training})
+    config = build_config(log, name="speed", settings=settings, cut=BEFORE_LAST)
     workflow = Workflow(config, asked.output / "run")
     workflow.events()
     workflow.sequences()

@@ -22,10 +22,8 @@ from forecart.config import RunConfig, to_us, validate_config
 from forecart.errors import DataError
 from forecart.evaluation.protocol import Scorer
 from forecart.evaluation.provenance import read_provenance
-from forecart.evaluation.targets import MODEL as MODEL_NAME
 from forecart.evaluation.targets import TargetData, measure_target, tabulate_target
 from forecart.observe import Reporter
-from forecart.sequences.split import SECTION
 from forecart.workflow import Workflow
 
 LAST: Final = datetime(2090, 1, 1, tzinfo=UTC)
@@ -38,6 +36,8 @@ MAX_EVENTS: Final = 5000
 BASELINES: Final = ("popularity_all", "item_knn", "skip_markov")
 POOLS: Final = {"seen_kept": "all", "seen_filtered": "novel"}
 """What a table is called here -> the pool of the evaluation: seen candidates ranked too, or left out."""
+Settings = Mapping[str, Mapping[str, Any]]
+"""Settings of the advertiser's target by section: `model`, `training` and `successors`."""
 METRICS: Final = ("hit_rate_at_10", "ndcg_at_10", "recall_at_100")
 ORDER: Final = "pos"
 # Chosen on the validation events of ml-1m and, for sparse files, of Amazon Beauty (docs/log.md).
@@ -66,22 +66,22 @@ TRAINING: Final[Mapping[str, Any]] = {
 }
 SUCCESSORS: Final[Mapping[str, Any]] = {"weight": 0.15, "floor": 0.03}
 """Of the score; chosen on the validation events of ml-1m and Amazon Beauty."""
+DEFAULTS: Final[Settings] = {"model": MODEL, "training": TRAINING, "successors": SUCCESSORS}
 SPARSE_EVENTS: Final = 50
-"""Of an item, on average: with fewer, the next two are laid over `MODEL` and `TRAINING`. A guess: of
-the two files that settings were chosen on, one has 13 and the other 289."""
-SPARSE_MODEL: Final[Mapping[str, Any]] = {"dropout": 0.5, "event_dropout": 0.3}
-SPARSE_TRAINING: Final[Mapping[str, Any]] = {"num_epochs": 8}
+"""Of an item, on average: with fewer, the next are laid over `DEFAULTS`. A guess: of the two files that
+settings were chosen on, one has 13 and the other 289."""
+SPARSE: Final[Settings] = {
+    "model": {"dropout": 0.5, "event_dropout": 0.3},
+    "training": {"num_epochs": 8},
+}
 # A weighted sum over the whole history in place of the encoder. Its weights come from statistics as of each
 # cut, so that a cut is a row of its own: of as many cuts as here, not of all. None of it was tuned, and more
-# than the encoder differs from the model: not what `NO_ENCODER` of a workflow is.
+# than the encoder differs from the model: not what `no_encoder` of a run is.
 SUMMARY_ONLY: Final = "summary_only"
-NO_ENCODER_MODEL: Final[Mapping[str, Any]] = {
-    "num_layers": 0,
-    "use_summary": True,
-    "collaborative_width": 128,
-    "history_length": 20,
+SUMMARY_ONLY_CHANGES: Final[Settings] = {
+    "model": {"num_layers": 0, "use_summary": True, "collaborative_width": 128, "history_length": 20},
+    "training": {"objective": "all_action", "batch_rows": 512},
 }
-NO_ENCODER_TRAINING: Final[Mapping[str, Any]] = {"objective": "all_action", "batch_rows": 512}
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,13 +95,18 @@ class BenchRun:
     @property
     def train_s(self) -> float:
         """Seconds that the steps of the first model took, whichever process they were in."""
-        folder = self.workflow.folder / "training" / SECTION["advertiser"] / f"{MODEL_NAME}-0"
+        folder = self.workflow.plan.model_folder("advertiser")
         curve: list[dict[str, Any]] = artifacts.read_json(folder / artifacts.MANIFEST)["curve"]
         return sum((float(entry["elapsed_s"]) for entry in curve), 0.0)
 
 
-def choose_settings(learned: pl.DataFrame) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the settings of model and training by what there is to learn from.
+def lay_over(settings: Settings, changes: Settings) -> Settings:
+    """Returns settings with some of them changed; of every section only what is named."""
+    return {section: {**values, **changes.get(section, {})} for section, values in settings.items()}
+
+
+def choose_settings(learned: pl.DataFrame) -> Settings:
+    """Returns the settings by what there is to learn from.
 
     Where items are rare, more is dropped and the epochs are fewer: what stands near what is known before the
     first step, and the rest is soon learned by heart.
@@ -111,9 +116,7 @@ def choose_settings(learned: pl.DataFrame) -> tuple[dict[str, Any], dict[str, An
             (`hide_latest`), which nothing may be chosen by.
     """
     events_per_item = learned.height / max(learned[columns.ITEM_ID].n_unique(), 1)
-    if events_per_item >= SPARSE_EVENTS:
-        return dict(MODEL), dict(TRAINING)
-    return {**MODEL, **SPARSE_MODEL}, {**TRAINING, **SPARSE_TRAINING}
+    return lay_over(DEFAULTS, SPARSE if events_per_item < SPARSE_EVENTS else {})
 
 
 def read_sequences(path: Path) -> pl.DataFrame:
@@ -183,8 +186,7 @@ def build_config(
     *,
     name: str,
     cut: datetime,
-    model: Mapping[str, Any] = MODEL,
-    training: Mapping[str, Any] = TRAINING,
+    settings: Settings = DEFAULTS,
     num_seeds: int = 1,
 ) -> RunConfig:
     """Returns the configuration of a run: weights stop before `BEFORE_LAST`, whatever the cut.
@@ -193,8 +195,7 @@ def build_config(
         events: what `write_events` wrote.
         name: of the run.
         cut: what comes at it is predicted from what came before: `LAST`, or `BEFORE_LAST` for validation.
-        model: settings of the model.
-        training: settings of the training.
+        settings: of model, training and successor term; what is not named is as in every other run.
         num_seeds: models to train.
     """
     tree: dict[str, Any] = {
@@ -203,14 +204,12 @@ def build_config(
         "labels": {
             "positives": {"checkout": 1.0},
             "window_days": STEP.days,
-            "cuts_per_user": model["history_length"],
+            "cuts_per_user": settings["model"]["history_length"],
         },
         "split": {"as_of": BEFORE_LAST, "test_cuts": [cut], "validate_before": False},
         "next_advertiser": {
             "num_seeds": num_seeds,
-            "model": dict(model),
-            "training": dict(training),
-            "successors": dict(SUCCESSORS),
+            **{section: dict(values) for section, values in settings.items()},
         },
         "next_product": {"is_enabled": False},
     }
@@ -245,7 +244,7 @@ def run_advertisers(
         index_size=0,
         seed=0,
         # Or they would learn from events that the model may only read.
-        learn_until_us=data.learn_until_us,
+        freeze_baselines=True,
     )
     tables = tabulate_target(data, measured, num_samples=config.evaluation.num_samples)
     return BenchRun(workflow, data, tables)
@@ -260,6 +259,7 @@ class LeaveOneOut:
         num_seeds: models to train.
         model: settings of the model, over `choose_settings`.
         training: settings of the training, likewise.
+        successors: settings of the successor term, likewise; a weight of 0 leaves it out.
         ablate_encoder: train one system with a summary in place of the encoder too, listed as `summary_only`.
     """
 
@@ -267,6 +267,7 @@ class LeaveOneOut:
     num_seeds: int = 1
     model: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    successors: Mapping[str, Any] = field(default_factory=dict)
     ablate_encoder: bool = False
 
     def run(
@@ -297,21 +298,18 @@ class LeaveOneOut:
         """
         events = folder / "log.parquet"
         settings = self._prepare(path, events)
-        summary_only = {
-            "model": {**settings["model"], **NO_ENCODER_MODEL},
-            "training": {**settings["training"], **NO_ENCODER_TRAINING},
-        }
+        summary_only = lay_over(settings, SUMMARY_ONLY_CHANGES)
 
         def build_scorers(learned: Workflow) -> list[Scorer]:
             if not self.ablate_encoder:
                 return more(learned)
-            config = self._config(events, **summary_only, num_seeds=1)
+            config = self._config(events, summary_only, num_seeds=1)
             workflow = Workflow(config, folder / SUMMARY_ONLY, reporter=reporter)
             workflow.learn()
             return [replace(workflow.scorer("advertiser"), name=SUMMARY_ONLY), *more(learned)]
 
         run = run_advertisers(
-            self._config(events, **settings, num_seeds=self.num_seeds),
+            self._config(events, settings, num_seeds=self.num_seeds),
             folder,
             baselines=BASELINES,
             reporter=reporter,
@@ -323,28 +321,26 @@ class LeaveOneOut:
             "num_users": run.tables["all"]["num_rows"],
             "num_items": run.data.num_candidates - 2,
             "train_s": run.train_s,
-            "settings": {**settings, "successors": dict(SUCCESSORS)},
+            "settings": settings,
             **({SUMMARY_ONLY: {"num_seeds": 1, "settings": summary_only}} if self.ablate_encoder else {}),
             "peak_memory_gb": peak_memory_gb(),
             **{name: _pick(run.tables[pool]) for name, pool in POOLS.items()},
         }
 
-    def _prepare(self, path: Path, events: Path) -> dict[str, dict[str, Any]]:
+    def _prepare(self, path: Path, events: Path) -> Settings:
         """Writes the log of a file and returns the settings of the model that learns from it."""
         sequences = read_sequences(path)
         write_events(sequences, events)
-        model, training = choose_settings(hide_latest(sequences, NUM_PREDICTED))
-        return {"model": {**model, **self.model}, "training": {**training, **self.training}}
+        chosen = choose_settings(hide_latest(sequences, NUM_PREDICTED))
+        asked = {"model": self.model, "training": self.training, "successors": self.successors}
+        return lay_over(chosen, asked)
 
-    def _config(
-        self, events: Path, model: Mapping[str, Any], training: Mapping[str, Any], *, num_seeds: int
-    ) -> RunConfig:
+    def _config(self, events: Path, settings: Settings, *, num_seeds: int) -> RunConfig:
         return build_config(
             events,
             name="bench",
             cut=BEFORE_LAST if self.is_validation else LAST,
-            model=model,
-            training=training,
+            settings=settings,
             num_seeds=num_seeds,
         )
 

@@ -1,12 +1,12 @@
 """The configuration of a run: one closed tree of sections, read from TOML.
 
 Each stage owns its section beside its code; this module only puts them together, so it stands above the
-stages and only the workflow and the command line read it (docs/adr/0006). An unknown key is an error, and a
+stages and only what runs them reads it (docs/adr/0006). An unknown key is an error, and a
 message says which rule was broken where.
 """
 
 import tomllib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -28,11 +28,13 @@ from forecart.errors import ConfigError
 from forecart.events.schema import EventsConfig, SourceConfig
 from forecart.model.settings import ModelSettings
 from forecart.retrieval.eligibility import EligibilityRules
+from forecart.sequences.batches import OwnContent
 from forecart.sequences.split import DAY_US, LabelContract, Level
 from forecart.sequences.successors import SuccessorSettings
 from forecart.training.settings import TrainingSettings
 
 BUILT_IN: Final = ("nano", "demo", "default")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _assume_utc(value: Any) -> Any:
@@ -83,7 +85,7 @@ class TargetConfig(Section):
     top_k: PositiveInt = 100
     """Candidates per user in the candidate tables."""
 
-    def own_in_batches(self, *, learns: bool) -> Literal["features", "pairs", "nothing"]:
+    def own_content(self, *, learns: bool) -> OwnContent:
         """What is read of own histories: a sampled loss counts own pairs, and a list marks what repeats."""
         if self.model.needs_own_history:
             return "features"
@@ -165,8 +167,8 @@ class RunConfig(Section):
 
 
 def to_us(moment: datetime) -> int:
-    """Returns microseconds since the epoch."""
-    return round(moment.timestamp()) * 1_000_000 + moment.microsecond
+    """Returns microseconds since the epoch, exactly."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def load_config(name_or_path: str) -> RunConfig:

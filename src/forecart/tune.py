@@ -163,7 +163,7 @@ class Tuning:
         self.folder.mkdir(parents=True, exist_ok=True)
         study = optuna.create_study(
             storage=f"sqlite:///{self.folder / 'trials.db'}",
-            study_name=artifacts.hash_value([self.workflow.trained_key(self.level), self.metric]),
+            study_name=self.workflow.plan.trials_key(self.level, self.metric),
             direction="maximize",
             load_if_exists=True,
         )

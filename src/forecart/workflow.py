@@ -1,15 +1,14 @@
 """The stages of a run as a readable list: each skips what is complete and hands the next a folder.
 
 Takes a configuration and a folder; leaves there everything of the run. Only this module knows the order of
-the stages. A stage is complete when its manifest carries the hash of exactly its inputs, so a changed setting
-redoes what depends on it and nothing else.
+the stages. A stage is complete when its manifest carries the key that `RunPlan` gives for it.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import polars as pl
 
@@ -36,8 +35,9 @@ from forecart.observe import Reporter, SilentReporter
 from forecart.retrieval.candidates import CandidateTask, write_candidates
 from forecart.retrieval.eligibility import read_eligibility
 from forecart.retrieval.scorer import ModelScorer
+from forecart.run_plan import RunPlan
 from forecart.sequences.batches import BatchBuilder
-from forecart.sequences.build import Sequences, build_sequences, sequences_key
+from forecart.sequences.build import Sequences, build_sequences
 from forecart.sequences.pair_log import PairLog
 from forecart.sequences.split import ID_COLUMN, PLURAL, SECTION, Level
 from forecart.sequences.successors import SuccessorTerm
@@ -45,9 +45,7 @@ from forecart.training.checkpoint import remove_checkpoints
 from forecart.training.curves import CurveWriter
 from forecart.training.prepare import read_pair_logs
 from forecart.training.task import TrainingTask
-from forecart.training.trained_model import TRAINED_FORMAT, load_trained
-
-NO_ENCODER: Final = "no_encoder"
+from forecart.training.trained_model import load_trained
 
 
 class Workflow:
@@ -56,6 +54,7 @@ class Workflow:
     def __init__(self, config: RunConfig, folder: Path, *, reporter: Reporter | None = None) -> None:
         self.config = config
         self.folder = folder
+        self.plan = RunPlan(config, folder)
         self.reporter = reporter or SilentReporter()
 
     def run(self) -> Path:
@@ -83,9 +82,7 @@ class Workflow:
 
     def events(self) -> dict[str, Any]:
         """Reads the log into the event store and notes the configuration of what is there."""
-        files = [*self.config.source.events, self.config.source.catalogue]
-        key = artifacts.hash_value([artifacts.describe_files(files), self._dump("source", "events")])
-        folder = self.folder / "events"
+        folder, key = self.folder / "events", self.plan.events_key()
         with self._stage("events", folder, key) as is_needed:
             if is_needed:
                 ingest_events(
@@ -101,24 +98,23 @@ class Workflow:
     def sequences(self) -> None:
         """Builds vocabularies and histories."""
         events, folder = self.folder / "events", self.folder / "sequences"
-        key = sequences_key(events, read_until_us=self.config.read_until_us)
-        with self._stage("sequences", folder, key) as is_needed:
+        with self._stage("sequences", folder, self.plan.sequences_key()) as is_needed:
             if is_needed:
                 build_sequences(events, folder, read_until_us=self.config.read_until_us)
 
     def train(self, level: Level) -> None:
         """Trains the models of a level: one per seed, and the same without the encoder when asked for."""
-        for system, seed_number in self._models(level):
+        for system, seed_number in self.plan.models(level):
             self._train_one(level, system, seed_number)
 
     def evaluate(self) -> None:
         """Measures every target at the test cuts and writes report.json and the lists behind it."""
         if not self.config.split.test_cuts:
             return
-        folder = self.folder / "evaluation"
-        with self._stage("evaluation", folder, self._evaluation_key()) as is_needed:
+        folder, key = self.folder / "evaluation", self.plan.evaluation_key()
+        with self._stage("evaluation", folder, key) as is_needed:
             if is_needed:
-                artifacts.begin_stage(folder, self._evaluation_key(), resumable="*.*")
+                artifacts.begin_stage(folder, key, resumable="*.*")
                 report: dict[str, Any] = self._report_head()
                 people: dict[str, dict[str, Any]] = {}
                 for level in self.config.levels:
@@ -127,14 +123,11 @@ class Workflow:
                     self.folder / "events", people, cut=min(self.config.split.test_cuts)
                 )
                 artifacts.write_json(folder / "report.json", report)
-                artifacts.complete_stage(folder, self._evaluation_key(), {})
+                artifacts.complete_stage(folder, key, {})
 
     def candidates(self, level: Level) -> None:
         """Lists the top candidates of every user as of `candidates.as_of`."""
-        folder = self.folder / "candidates" / PLURAL[level]
-        top_k = self.config.target(level).top_k
-        used = self.config.target(level).successors.model_dump(mode="json")
-        key = artifacts.hash_value([self.trained_key(level), self._dump("candidates"), top_k, used])
+        folder, key = self.folder / "candidates" / PLURAL[level], self.plan.candidates_key(level)
         with self._stage(f"candidates: {PLURAL[level]}", folder, key) as is_needed:
             if is_needed:
                 artifacts.begin_stage(folder, key, resumable="part-*.parquet")
@@ -145,6 +138,7 @@ class Workflow:
                 )
                 artifacts.complete_stage(folder, key, facts)
                 if short := facts["num_users_with_fewer_than_k"]:
+                    top_k = self.config.target(level).top_k
                     self.reporter.say(f"{short:,} users have fewer than {top_k}: too few are eligible")
 
     def report(self) -> Path:
@@ -185,7 +179,7 @@ class Workflow:
 
     def scorer(self, level: Level, system: str = MODEL, seed_number: int = 0) -> ModelScorer:
         """Returns a trained model of this run as a scorer."""
-        folder = self._model_folder(level, system, seed_number)
+        folder = self.plan.model_folder(level, system, seed_number)
         if not (folder / artifacts.MANIFEST).exists():
             raise ArtifactError(
                 f"{folder} must hold a trained model, it does not: run `forecart train` first"
@@ -195,18 +189,18 @@ class Workflow:
     @cached_property
     def successors(self) -> dict[Level, SuccessorTerm]:
         """The successor terms of the levels whose score has one; they know what the weights know."""
-        used = {level: self.config.target(level).successors for level in self.config.levels}
+        successor_settings = {level: self.config.target(level).successors for level in self.config.levels}
         return {
             level: SuccessorTerm.build(
                 self.pair_logs[level], learn_until_us=self.config.learn_until_us, settings=settings
             )
-            for level, settings in used.items()
+            for level, settings in successor_settings.items()
             if settings.weight
         }
 
     def scorers(self, level: Level) -> list[ModelScorer]:
         """Returns every trained model of a level, by system and seed."""
-        return [self.scorer(level, *one) for one in self._models(level)]
+        return [self.scorer(level, *one) for one in self.plan.models(level)]
 
     def builder(self, level: Level, *, learns: bool = False) -> BatchBuilder:
         """Returns what builds the batches of a level's models, to learn from or to list by."""
@@ -216,21 +210,14 @@ class Workflow:
             self.pair_logs[level],
             target.model.history_length,
             is_causal=target.training.objective == "dense_all_action",
-            own=target.own_in_batches(learns=learns),
+            own_content=target.own_content(learns=learns),
         )
 
     # --- training -------------------------------------------------------------------------------------
 
-    def _models(self, level: Level) -> list[tuple[str, int]]:
-        """System and seed number of every model of a level."""
-        target = self.config.target(level)
-        has_ablation = target.ablate_encoder and target.model.num_layers
-        systems = [MODEL, NO_ENCODER] if has_ablation else [MODEL]
-        return [(system, number) for system in systems for number in range(target.num_seeds)]
-
     def training_task(self, level: Level, system: str = MODEL, seed_number: int = 0) -> TrainingTask:
         """Returns what a model of this run is trained on."""
-        target = self._target(level, system)
+        target = self.plan.target(level, system)
         return TrainingTask(
             self.data,
             self.catalogue,
@@ -246,8 +233,8 @@ class Workflow:
         )
 
     def _train_one(self, level: Level, system: str, seed_number: int) -> None:
-        folder = self._model_folder(level, system, seed_number)
-        key = self.trained_key(level, system, seed_number)
+        folder = self.plan.model_folder(level, system, seed_number)
+        key = self.plan.trained_key(level, system, seed_number)
         title = f"training: {SECTION[level]}, {system}, seed {seed_number}"
         with self._stage(title, folder, key) as is_needed:
             if not is_needed:
@@ -269,14 +256,14 @@ class Workflow:
             artifacts.complete_stage(folder, key, facts)
 
     def validation(self, level: Level) -> Callable[[TwoTower], dict[str, float]] | None:
-        """The measure of record on the label window between what is learned and `as_of`."""
+        """Measures what is served, on the label window between what is learned and `as_of`."""
         if not self.config.split.validate_before:
             return None
         data = self.target_data(level, [self.config.learn_until_us])
         data.check_rows()  # Before the training, not after its first epoch.
 
         def validate(model: TwoTower) -> dict[str, float]:
-            scorers = [ModelScorer(MODEL, model, self.builder(level))]
+            scorers = [ModelScorer(MODEL, model, self.builder(level), self.successors.get(level))]
             return validation_measures(measure_target(data, scorers, baselines=[], index_size=0, seed=0))
 
         return validate
@@ -319,7 +306,7 @@ class Workflow:
 
     def _describe_training(self, level: Level) -> dict[str, Any]:
         seeds = [self.config.seed + number for number in range(self.config.target(level).num_seeds)]
-        return describe_training(self._model_folder(level, MODEL, 0), seeds)
+        return describe_training(self.plan.model_folder(level), seeds)
 
     # --- candidates -----------------------------------------------------------------------------------
 
@@ -351,48 +338,8 @@ class Workflow:
             return to_us(as_of)
         return int(self.data.histories.arrived_us.max()) + 1
 
-    # --- keys and folders -----------------------------------------------------------------------------
-
     @contextmanager
     def _stage(self, name: str, folder: Path, key: str) -> Iterator[bool]:
         is_complete = artifacts.is_stage_complete(folder, key)
         self.reporter.stage(name, is_done=is_complete)
         yield not is_complete
-
-    def _model_folder(self, level: Level, system: str, seed_number: int) -> Path:
-        return self.folder / "training" / SECTION[level] / f"{system}-{seed_number}"
-
-    def _target(self, level: Level, system: str) -> Any:
-        target = self.config.target(level)
-        if system == MODEL:
-            return target
-        model = target.model.model_copy(update={"num_layers": 0})
-        return target.model_copy(update={"model": model})
-
-    def trained_key(self, level: Level, system: str = MODEL, seed_number: int = 0) -> str:
-        """Returns the hash of everything that a trained model follows from."""
-        target = self._target(level, system)
-        return artifacts.hash_value(
-            [
-                artifacts.stage_files(self.folder / "sequences"),
-                artifacts.stage_files(self.folder / "events")[CATALOGUE_FILE],
-                self.config.learn_until_us,
-                self._dump("labels"),
-                target.model.model_dump(mode="json"),
-                target.training.model_dump(mode="json"),
-                {"seed": self.config.seed + seed_number, "format": TRAINED_FORMAT},
-            ]
-        )
-
-    def _evaluation_key(self) -> str:
-        keys = [self.trained_key(level, *one) for level in self.config.levels for one in self._models(level)]
-        return artifacts.hash_value(
-            [
-                keys,
-                artifacts.stage_files(self.folder / "events"),
-                self._dump("split", "evaluation", *SECTION.values()),
-            ]
-        )
-
-    def _dump(self, *sections: str) -> dict[str, Any]:
-        return self.config.model_dump(mode="json", include=set(sections))

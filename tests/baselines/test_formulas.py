@@ -121,16 +121,16 @@ def test_history_then_popularity_orders_as_said(histories):
                 assert score[user, one] > score[user, other]
 
 
-def naive_ease(regularisation=300.0):
-    x = np.log1p(COUNT)
-    p = np.linalg.inv(x.T @ x + regularisation * np.eye(NUM_CANDIDATES))
+def naive_weight(x, regularisation):
+    p = np.linalg.inv(x.T @ x + regularisation * np.eye(x.shape[1]))
     weight = -p / np.diag(p)
     np.fill_diagonal(weight, 0.0)
-    return x @ weight
+    return weight
 
 
 def test_ease_formulas(histories):
-    ease = naive_ease()
+    x = np.log1p(COUNT)
+    ease = x @ naive_weight(x, 300.0)
     np.testing.assert_allclose(fitted_scores(Ease(), histories), ease + 1e-6 * share(), atol=1e-6)
     mixed = np.log1p(BASKETS) + 0.3 * ease + 0.2 * share()
     np.testing.assert_allclose(fitted_scores(BasketEasePopularity(), histories), mixed, atol=1e-5)
@@ -138,12 +138,18 @@ def test_ease_formulas(histories):
     np.testing.assert_allclose(fitted_scores(DecayedEasePopularity(), histories), mixed, atol=1e-5)
 
 
-def test_ease_is_the_same_on_either_side():
-    x = np.random.default_rng(0).poisson(0.4, (60, 25)).astype(np.float32)
-    by_users = ease_module._scores_by_users(x, 20.0)
-    by_candidates = ease_module._scores_by_candidates(x, 20.0)
-    np.testing.assert_allclose(by_users, by_candidates, atol=2e-5)
-    assert np.array_equal(ease_scores(x, 20.0), by_candidates)
+@pytest.mark.parametrize("knows_later_rows", [False, True])
+@pytest.mark.parametrize("num_users", [20, 60])
+def test_ease_is_the_same_on_either_side(num_users, knows_later_rows):
+    x, later = np.random.default_rng(0).poisson(0.4, (2, num_users, 25)).astype(np.float32)
+    y = x + later if knows_later_rows else None
+    by_users = ease_module._scores_by_users(x, 20.0, y)
+    by_candidates = ease_module._scores_by_candidates(x, 20.0, y)
+    expected = (x if y is None else y) @ naive_weight(x.astype(np.float64), 20.0)
+    np.testing.assert_allclose(by_users, expected, atol=2e-5)
+    np.testing.assert_allclose(by_candidates, expected, atol=2e-5)
+    smaller = by_users if num_users < 25 else by_candidates
+    assert np.array_equal(ease_scores(x, 20.0, y_UM=y), smaller)
 
 
 def test_ease_minimises_its_objective():

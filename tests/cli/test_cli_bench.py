@@ -10,17 +10,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-import torch
 from benchmarks import ablations
 from benchmarks.ablations import SAMPLED, AblationData, render
-from benchmarks.speed import Competitor, measure_lists, race, summarise
-from benchmarks.step import count_products
 from commands import forecart, write_log
 
 from forecart.bench import choose_settings, hide_latest
 
 ROOT = Path(__file__).parents[2]
 NUM_ITEMS, LENGTH = 60, 20
+ONE_EVENT = {"user_id": [1], "item_id": [1], "pos": [1]}
 MODEL = {"width": 16, "num_layers": 1, "history_length": 8, "dropout": 0.0}
 TRAINING = {"cuts_per_history": 8, "num_epochs": 12, "learning_rate": 1e-2, "warmup_steps": 5}
 
@@ -72,12 +70,30 @@ def test_the_planted_order_is_found_at_the_last_event_but_one(sequences, tmp_pat
     pl.read_parquet(sequences).write_csv(tmp_path / "sequences.csv")
     said = bench(tmp_path / "sequences.csv", tmp_path / "run", "--seeds", 2)
     assert "model, seed 0: complete, skipped" in said.stderr
+    assert "successor term: weight 0.15, floor 0.03 (--successors)" in said.stdout
     assert f"the last event of 80 users, {NUM_ITEMS} items ranked" in said.stdout
     assert len(re.findall(r"^ *│? *seeds, HR@10 .* [01]\.\d{4} [01]\.\d{4}", said.stdout, re.MULTILINE)) == 2
     found = json.loads(bench(sequences, tmp_path / "run", "--seeds", 2, "--json").stdout)["seen_kept"]
     for metric, (first, second) in found["seeds"].items():
         assert found["mean"]["model"][metric] == pytest.approx((first + second) / 2)
         assert found["seed_to_seed"][metric] == pytest.approx(abs(first - second) / 2**0.5)
+
+
+def test_the_successor_term_is_changed_without_new_training(sequences, tmp_path):
+    def run(*words):
+        said = bench(sequences, tmp_path / "run", "--validation", "--ablate-encoder", *words, "--json")
+        return json.loads(said.stdout), said.stderr
+
+    usual, _ = run()
+    without, told = run("--successors", '{"weight": 0}')
+    training = [line for line in told.splitlines() if "training:" in line]
+    assert len(training) == 2 and all("skipped" in line for line in training)
+    for found, weight in ((usual, 0.15), (without, 0)):
+        for settings in (found["settings"], found["summary_only"]["settings"]):
+            assert settings["successors"] == {"weight": weight, "floor": 0.03}
+    ours = [one["seen_kept"]["difference"]["ndcg_at_10"]["popularity_all"] for one in (usual, without)]
+    assert ours[0] != ours[1]
+    assert usual["seen_kept"]["mean"]["skip_markov"] == without["seen_kept"]["mean"]["skip_markov"]
 
 
 def test_a_file_of_nothing_new_is_measured_with_the_seen_alone(tmp_path):
@@ -144,7 +160,7 @@ def test_a_record_follows_from_settings_reference_and_sequences(sequences, tmp_p
 
     before = keys()
     assert len(set(before.values())) == len(before) and before == keys()
-    monkeypatch.setattr(ablations.bench, "SPARSE_MODEL", {"dropout": 0.4})
+    monkeypatch.setattr(ablations.bench, "SPARSE", {"model": {"dropout": 0.4}})
     assert not set(keys().values()) & set(before.values())
     monkeypatch.undo()
     pl.read_parquet(sequences).head(-1).write_parquet(tmp_path / "shorter.parquet")
@@ -172,7 +188,9 @@ def test_a_variant_differs_from_its_reference_in_what_it_names(sequences, tmp_pa
     for place, variant in enumerate(data.variants):
         assert variant.against in names[: max(place, 1)]
         (rest, ours), (reference_rest, reference) = settings(variant), settings(data.variant(variant.against))
-        assert rest == reference_rest
+        # Of the label contract only what evaluation does not read may change.
+        assert set(variant.labels) <= {"cuts_per_user"}
+        assert rest == reference_rest | {"labels": reference_rest["labels"] | variant.labels}
         if variant.against == SAMPLED:
             assert {name for name in ours if ours[name] != reference[name]} <= set(variant.training["loss"])
     assert data.default == data.config(data.variant("default"))
@@ -220,8 +238,8 @@ def test_where_items_are_rare_more_is_dropped_and_epochs_are_fewer(num_items, dr
     # Of 36 items 50 events each are learned from; with the two of each user that are hidden it were 55.
     learned = hide_latest(pl.DataFrame(rows).sample(fraction=1, shuffle=True, seed=1), 2)
     assert learned.height == 100 * 18 and learned["pos"].max() == 17
-    model, training = choose_settings(learned)
-    assert (model["dropout"], training["num_epochs"]) == (dropout, num_epochs)
+    settings = choose_settings(learned)
+    assert (settings["model"]["dropout"], settings["training"]["num_epochs"]) == (dropout, num_epochs)
 
 
 def test_what_is_hidden_chooses_no_settings(tmp_path):
@@ -259,14 +277,16 @@ def test_a_log_is_measured_over_the_days_after_a_cut(tmp_path):
             [],
             "1 rows of sequences.parquet stand where",
         ),
+        (ONE_EVENT, ["--protocol", "window", "--seeds", 2], "for --protocol"),
+        (ONE_EVENT, ["--model", "{"], "--model is JSON"),
+        (ONE_EVENT, ["--training", "3"], "--training is a JSON object"),
+        (ONE_EVENT, ["--model", '{"widht": 8}'], "width"),
+        (ONE_EVENT, ["--successors", '{"wieght": 8}'], "weight"),
         (
-            {"user_id": [1], "item_id": [1], "pos": [1]},
-            ["--protocol", "window", "--seeds", 2],
-            "for --protocol",
+            ONE_EVENT,
+            ["--protocol", "window", "--successors", '{"weight": 0}'],
+            "--successors and --ablate-encoder are for --protocol loo",
         ),
-        ({"user_id": [1], "item_id": [1], "pos": [1]}, ["--model", "{"], "--model is JSON"),
-        ({"user_id": [1], "item_id": [1], "pos": [1]}, ["--training", "3"], "--training is a JSON object"),
-        ({"user_id": [1], "item_id": [1], "pos": [1]}, ["--model", '{"widht": 8}'], "width"),
     ],
 )
 def test_what_cannot_be_read_is_said_in_a_line(tmp_path, rows, words, rule):
@@ -308,52 +328,6 @@ def test_the_speed_benchmark_finds_the_planted_order_from_the_lists_alone(sequen
     assert lists.group_by("user_id").len()["len"].unique().to_list() == [NUM_ITEMS - (LENGTH - 2)]
 
 
-PEER = """
-import json, sys, polars as pl
-train, folder = pl.read_parquet(sys.argv[1]), sys.argv[2]
-for number, _ in enumerate(sys.stdin, 1):
-    if number == 3:
-        sys.exit(3)
-    lists = train.select("user_id", "item_id", rank=pl.lit(1))
-    lists.write_parquet(f"{folder}/lists-{number}.parquet")
-    line = {"round": number, "epochs": number, "fit_cpu_s": 10.0 * number, "num_users": 8, "recommend_s": 2,
-            "recommend_cpu_s": 1, "peak_memory_gb": 1}
-    print(json.dumps(line), flush=True)
-"""
-
-
-@pytest.fixture
-def competitors(tmp_path):
-    """Two systems that find nothing, take ten CPU-seconds a round and die in the third."""
-    script, train = tmp_path / "peer.py", tmp_path / "train.parquet"
-    script.write_text(PEER)
-    pl.DataFrame({"user_id": [1], "item_id": [7]}).write_parquet(train)
-    target = pl.DataFrame({"user_id": [1], "item_id": [8]})
-    made = [
-        Competitor(name, [sys.executable, script, train, tmp_path / name], tmp_path / name, target)
-        for name in ("ours", "peer")
-    ]
-    yield made
-    for one in made:
-        one.stop()
-
-
-def test_the_peer_goes_on_until_its_patience_ends_and_a_death_is_said(competitors):
-    ours, peer = competitors
-    ours.run_round()
-    ours.rounds[0]["ndcg_at_10"] = 0.9
-    peer.run_round()
-    race(ours, peer, goal=0.5, patience=0.5)
-    assert len(ours.rounds) == len(peer.rounds) == 1
-    race(ours, peer, goal=0.5, patience=2.0)
-    assert [one["fit_cpu_s"] for one in peer.rounds] == [10, 20]
-    found = summarise(peer, 0.5)
-    assert found["cpu_s_to_goal"] is None and found["cpu_s_per_epoch"] == 10
-    assert (found["users_per_s"], found["users_per_cpu_s"], found["best_ndcg_at_10"]) == (4, 8, 0)
-    with pytest.raises(RuntimeError, match=r"peer ended with 3.*stderr\.log"):
-        race(ours, peer, goal=0.5, patience=9.0)
-
-
 def test_the_step_benchmark_counts_the_products_of_a_step(sequences, tmp_path):
     words = ["--training", json.dumps(TRAINING | {"batch_rows": 16}), "--results", tmp_path]
     command = [sys.executable, "-m", "benchmarks.step", sequences, "--name", "ring", "--output", tmp_path]
@@ -366,26 +340,3 @@ def test_the_step_benchmark_counts_the_products_of_a_step(sequences, tmp_path):
     found = json.loads((tmp_path / "step-ring.json").read_text())
     assert 0 < found["share_of_products_outside_attention"] < found["share_of_products"] < 1
     assert 0 <= found["padding_share"] < 0.2 and found["targets_per_s"] <= found["events_per_s"] * 1.5
-
-
-def test_products_are_counted_by_shape():
-    a, b, c = torch.randn(3, 4), torch.randn(4, 5), torch.randn(3)
-    heads = torch.randn(2, 3, 7, 8, requires_grad=True)
-
-    def step():
-        (a @ b).T @ a
-        torch.nn.functional.linear(b.T, a, c)
-        attended = torch.nn.functional.scaled_dot_product_attention(heads, heads, heads)
-        attended.sum().backward()
-
-    counted = count_products(step)
-    inside = ((6, 7, 8), (6, 8, 7))
-    assert counted == {((3, 4), (4, 5)): 1, ((5, 3), (3, 4)): 1, ((5, 4), (4, 3)): 1, inside: 7}
-
-
-def test_lists_are_measured_by_rank():
-    lists = pl.DataFrame({"user_id": [1, 1, 2, 3], "item_id": [7, 8, 8, 9], "rank": [1, 3, 11, 10]})
-    target = pl.DataFrame({"user_id": [1, 2, 3, 4], "item_id": [8, 8, 9, 9]})
-    measured = measure_lists(lists, target)
-    assert measured["hit_rate_at_10"] == 2 / 4
-    assert measured["ndcg_at_10"] == pytest.approx((1 / 2 + 1 / np.log2(11)) / 4)

@@ -5,6 +5,7 @@ import os
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import polars as pl
 import pytest
 from benchmarks import peer_lists
 from benchmarks.peer_lists import Peer, rectools_peer
-from benchmarks.peers_complete_journey import write_baskets
+from benchmarks.peers_complete_journey import SESSION_LENGTH, cut_sessions, read_baskets
 from benchmarks.quality import learn_peer
 
 from forecart.bench import BEFORE_LAST, LAST, build_config, read_sequences, write_events
@@ -188,8 +189,22 @@ def test_baskets_are_the_distinct_advertisers_of_a_time_before_the_cut(tmp_path)
     workflow.events()
     workflow.sequences()
     data, cut_us = workflow.target_data("advertiser", []), to_us(start + timedelta(days=9))
-    write_baskets(data, cut_us, tmp_path / "baskets.parquet")
-    baskets = pl.read_parquet(tmp_path / "baskets.parquet")
+    baskets = read_baskets(data, cut_us)
     assert baskets["user_id"].to_list() == ["b"] * 4 and baskets["pos"].to_list() == [0, 1, 2, 3]
     items = baskets["item_id"].to_list()
     assert set(items[:2]) == {"A", "B"} and items[2:] == ["C", "A"]
+
+
+@pytest.mark.parametrize("length", [1, 2, SESSION_LENGTH, SESSION_LENGTH + 1, SESSION_LENGTH + 2, 1000])
+def test_a_long_history_is_cut_so_that_each_row_comes_next_once(length):
+    other = pl.DataFrame({"user_id": ["b"] * 3, "item_id": ["x", "y", "z"], "pos": [0, 1, 2]})
+    items = [str(number) for number in range(length)]
+    long = pl.DataFrame({"user_id": "a", "item_id": items}).with_columns(pos=pl.int_range(pl.len()))
+    sessions = cut_sessions(pl.concat([long, other]))
+    pairs = []
+    for session in sessions.partition_by("user_id"):
+        rows = session["item_id"].to_list()
+        assert 2 <= len(rows) <= SESSION_LENGTH + 1
+        pairs += list(pairwise(rows))
+    expected = [*pairwise(items), ("x", "y"), ("y", "z")]
+    assert sorted(pairs) == sorted(expected)

@@ -279,7 +279,7 @@ def test_what_nothing_reads_is_left_out_and_the_rest_is_the_same(events):
     labels = label_windows(make_histories(events), cuts_us=[50 * QUARTER], contract=CONTRACT, level="item")
     rows = labels.user_index, labels.cut_us
     whole = build(events, *rows, labels=labels)
-    lean = build(events, *rows, labels=labels, own="nothing", reads_future=False)
+    lean = build(events, *rows, labels=labels, own_content="nothing", reads_future=False)
     assert len(lean.own.row) == len(lean.own.feature) == 0
     assert len(lean.positives.future_row) == len(lean.positives.is_in_window) == 0
     for name in ("item", "time", "offsets"):
@@ -292,7 +292,7 @@ def test_what_nothing_reads_is_left_out_and_the_rest_is_the_same(events):
 @given(events=EVENTS)
 def test_pairs_without_features_are_the_same_pairs(events):
     rows = EVERYONE, [50 * QUARTER] * len(EVERYONE)
-    whole, lean = build(events, *rows), build(events, *rows, own="pairs")
+    whole, lean = build(events, *rows), build(events, *rows, own_content="pairs")
     assert lean.own.feature.shape == (len(whole.own.row), 0)
     for name in ("row", "candidate", "has_converted"):
         assert np.array_equal(getattr(lean.own, name), getattr(whole.own, name))

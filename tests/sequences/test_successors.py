@@ -1,6 +1,7 @@
 """Counts of what follows what against a loop; vectors of a planted order, of the past alone."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -26,6 +27,22 @@ def test_counts_are_those_of_a_loop():
             if user[first] == user[second]:
                 expected[candidate[first], candidate[second]] += 0.5 ** (second - first - 1)
     counted = count_successors(user, candidate.astype(np.int32), num_candidates=9, num_places=4, decay=0.5)
+    np.testing.assert_allclose(counted.toarray(), expected)
+
+
+def test_rows_at_one_time_are_one_place():
+    rng = np.random.default_rng(1)
+    user = np.sort(rng.integers(2, 6, 60)).astype(np.int32)
+    time = np.sort(rng.integers(0, 8, 60) + 10 * user)
+    candidate = rng.integers(2, 9, 60).astype(np.int32)
+    expected = np.zeros((9, 9))
+    for one in range(2, 6):
+        times = sorted(set(time[user == one]))
+        for i, j in ((i, j) for i in range(60) for j in range(60) if user[i] == user[j] == one):
+            distance = times.index(time[j]) - times.index(time[i])
+            if 1 <= distance <= 3:
+                expected[candidate[i], candidate[j]] += 0.5 ** (distance - 1)
+    counted = count_successors(user, candidate, time, num_candidates=9, num_places=3, decay=0.5)
     np.testing.assert_allclose(counted.toarray(), expected)
 
 
@@ -111,7 +128,7 @@ def test_a_width_beyond_the_rank_is_filled_with_zeros():
 def test_what_follows_everything_counts_for_less():
     user = np.array([2, 2, 2, 3, 3, 3], np.int32)
     candidate = np.array([2, 3, 4, 5, 3, 4], np.int32)
-    weights = transition_weights(user, candidate, num_candidates=6, num_places=1, row_power=0.5)
+    weights = transition_weights(count_successors(user, candidate, num_candidates=6, num_places=1), 0.5)
     # 2 -> 3 and 5 -> 3 once each, 3 -> 4 twice.
     expected = np.zeros((6, 6))
     expected[2, 3] = expected[5, 3] = 1 / (1**0.5 * 2**0.5)
@@ -119,18 +136,26 @@ def test_what_follows_everything_counts_for_less():
     np.testing.assert_allclose(weights.toarray(), expected)
 
 
-def rows_until(log, user, until_us):
-    """The conversions of a user that arrived before a moment, in order."""
-    rows = [
-        (log.occurred_us[row], log.arrived_us[row], log.candidate[row])
-        for row in range(log.start[user], log.start[user + 1])
-        if log.is_conversion[row] and log.arrived_us[row] < until_us
-    ]
-    return [candidate for *_, candidate in sorted(rows)]
+def basket_world():
+    """A world whose users convert with a few at a time, some rows of a checkout with one candidate."""
+    world = random_world(num_users=40)
+    histories = world.histories
+    hour = START + (histories.occurred_us - START) // (4 * DAY) * (4 * DAY)
+    return dataclasses.replace(world, histories=dataclasses.replace(histories, occurred_us=hour))
 
 
-def test_the_term_is_that_of_a_loop():
-    log = random_world(num_users=40).log()
+def baskets_until(log, user, until_us):
+    """The sets of candidates that a user converted with at one time, in order of time."""
+    baskets = {}
+    for row in range(log.start[user], log.start[user + 1]):
+        if log.is_conversion[row] and log.arrived_us[row] < until_us:
+            baskets.setdefault(log.occurred_us[row], set()).add(log.candidate[row])
+    return [baskets[time] for time in sorted(baskets)]
+
+
+@pytest.mark.parametrize("build", [basket_world, lambda: random_world(num_users=40)])
+def test_the_term_is_that_of_a_loop(build):
+    log = build().log()
     cut_us = AS_OF + 5 * DAY
     is_late = log.is_conversion & (log.arrived_us >= AS_OF) & (log.arrived_us < cut_us)
     users = np.argsort(-np.bincount(log.user[is_late]), kind="stable")[:3].astype(np.int32)
@@ -139,23 +164,43 @@ def test_the_term_is_that_of_a_loop():
     size = log.num_candidates
     counts = np.zeros((size, size))
     for user in range(len(log.start) - 1):
-        known = rows_until(log, user, AS_OF)
+        known = baskets_until(log, user, AS_OF)
         for first in range(len(known)):
             for second in range(first + 1, min(first + 11, len(known))):
-                counts[known[first], known[second]] += 0.8 ** (second - first - 1)
+                for pair in itertools.product(known[first], known[second]):
+                    counts[pair] += 0.8 ** (second - first - 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         share = counts / counts.sum(1, keepdims=True) ** 0.7 / counts.sum(0, keepdims=True) ** 0.3
     share = np.nan_to_num(share)
     for row, user in enumerate(users):
-        latest = rows_until(log, user, cut_us)[-20:][::-1]
-        assert latest != rows_until(log, user, AS_OF)[-20:][::-1]
-        total = sum(0.8**back * share[candidate] for back, candidate in enumerate(latest))
+        latest = baskets_until(log, user, cut_us)[-20:][::-1]
+        assert latest != baskets_until(log, user, AS_OF)[-20:][::-1]
+        total = sum(0.8**back * share[sorted(basket)].sum(axis=0) for back, basket in enumerate(latest))
         np.testing.assert_allclose(term[row], 0.2 * np.log1p(total / 0.05), rtol=1e-4, atol=1e-6)
     assert term.any(axis=1).all()
 
 
+def test_the_numbers_of_candidates_do_not_matter():
+    """What is bought at one time has no order, so another numbering gives the same term, renumbered."""
+    world = basket_world()
+    size = world.num_advertisers
+    renumbered = np.concatenate([[0, 1], 2 + np.random.default_rng(0).permutation(size - 2)]).astype(np.int32)
+    histories = world.histories
+    other = dataclasses.replace(histories, advertiser=renumbered[histories.advertiser])
+    users = np.arange(2, 20, dtype=np.int32)
+    term, again = (
+        SuccessorTerm.build(one.log(), learn_until_us=AS_OF, settings=SuccessorSettings(weight=1.0))
+        .read(users, AS_OF)
+        .toarray()
+        for one in (world, dataclasses.replace(world, histories=other))
+    )
+    assert term.any()
+    np.testing.assert_allclose(again[:, renumbered], term, rtol=1e-5, atol=1e-6)
+
+
 def test_without_conversions_there_is_no_term():
     world = random_world(num_users=40)
-    log = dataclasses.replace(world.log(), is_conversion=np.zeros(len(world.log().user), bool))
+    never = np.zeros(len(world.log().user), bool)
+    log = dataclasses.replace(world.log(), is_conversion=never, is_visit=never)
     term = SuccessorTerm.build(log, learn_until_us=AS_OF, settings=SuccessorSettings(weight=1.0))
     assert term.read(np.array([2, 3], np.int32), AS_OF).nnz == 0

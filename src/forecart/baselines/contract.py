@@ -13,8 +13,9 @@ from forecart.sequences.histories import Histories
 class Baseline(Protocol):
     """A recommender that is fitted on the conversions before a cut; tests/contracts runs against every one.
 
-    It reads no row that arrived at the cut or later, gives the same scores each time, and gives a user
-    without conversions the popular candidates. The size of the score has no meaning, only its order.
+    It reads no row that arrived at the cut or later, and of other users' rows none that arrived at
+    `learn_until_us` or later. It gives the same scores each time, and gives a user without conversions the
+    popular candidates. The size of the score has no meaning, only its order.
     """
 
     @property

@@ -124,8 +124,8 @@ class ConversionLog:
         level: `advertiser` or `item`.
         num_candidates: N, the size of the index space, padding and unknown included.
         conversion_codes: the event types that count as conversions.
-        learn_until_us: weights between candidates, and popularity where it stands alone or fills up behind
-            them, know nothing that arrived later; the cut when None. A user's own rows are known to the cut.
+        learn_until_us: popularity and weights between candidates know nothing that arrived later
+            (`read_learned`); the cut when None. A user's own rows are known to the cut (`read`).
     """
 
     histories: Histories

@@ -2,7 +2,8 @@
 
 With X = log(1 + rows) of users by candidates, EASE is the B with zero diagonal that minimises
 |X - X B|^2 + lambda |B|^2: B = I - P / diag(P), P = (X'X + lambda I)^-1. With fewer users than candidates
-the same scores come from the smaller K = X X' + lambda I: X P = K^-1 X, P_jj = (1 - x_j' K^-1 x_j) / lambda.
+the same scores come from the smaller K = X X' + lambda I: P_jj = (1 - x_j' K^-1 x_j) / lambda and, for rows Y
+that are known later than what B learns from, Y P = (Y - Y X' K^-1 X) / lambda, which for Y = X is K^-1 X.
 """
 
 from typing import Any, Final, Self
@@ -21,7 +22,9 @@ _MAX_ENTRIES: Final = 100_000_000
 
 
 class Ease:
-    """score = X B, for a catalogue of a few thousand candidates; a user without rows gets popularity x 1e-6.
+    """score = Y B, for a catalogue of a few thousand candidates; a user without rows gets popularity x 1e-6.
+
+    B learns from X, the rows that `read_learned` gives; Y are a user's rows up to the cut.
 
     Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, 2019, equation 8.
 
@@ -40,24 +43,26 @@ class Ease:
         Raises:
             DataError: both users and candidates with a conversion are too many for a closed form.
         """
-        conversions = log.read()
-        self.fit_conversions(conversions)
+        learned, known = log.read_learned(), log.read()
+        users = np.flatnonzero(np.bincount(known.user))
+        self._candidates = np.flatnonzero(np.bincount(learned.candidate))
+        _check_size(len(users), len(self._candidates))
+        self._row_of_user = np.full(known.shape[0], -1)
+        self._row_of_user[users] = np.arange(len(users))
+        x_UM = self._read_rows(learned, users)
+        y_UM = self._read_rows(known, users) if learned.cut_us < known.cut_us else None
+        self._score_UM = ease_scores(x_UM, self.regularisation, y_UM=y_UM)
+        self._popularity_N = (1e-6 * learned.user_share()).astype(np.float32)
         return self
 
-    def fit_conversions(self, conversions: Conversions) -> None:
-        """Solves for the scores of users with a conversion among the candidates that have one."""
-        self._num_candidates = conversions.shape[1]
-        users = np.flatnonzero(np.bincount(conversions.user))
-        self._candidates = np.flatnonzero(np.bincount(conversions.candidate))
-        _check_size(len(users), len(self._candidates))
-        self._row_of_user = np.full(conversions.shape[0], -1)
-        self._row_of_user[users] = np.arange(len(users))
-        x_UM = np.log1p(conversions.pair_sums()[users][:, self._candidates].astype(np.float32)).toarray()
-        self._score_UM = ease_scores(x_UM, self.regularisation)
-        self._popularity_N = (1e-6 * conversions.user_share()).astype(np.float32)
+    def _read_rows(self, conversions: Conversions, users: npt.NDArray[np.int64]) -> Float32Array:
+        """Returns log(1 + rows) of these users, of the candidates that B knows, [U, M]."""
+        count_UM = conversions.pair_sums()[users][:, self._candidates]
+        rows_UM: Float32Array = np.log1p(count_UM.astype(np.float32)).toarray()
+        return rows_UM
 
     def score(self, user_index: npt.NDArray[np.int32]) -> Float32Array:
-        """Returns X B, [B, N]."""
+        """Returns Y B, [B, N]."""
         score_BN = np.repeat(self._popularity_N[None, :], len(user_index), axis=0)
         row = self._row_of_user[user_index]
         known = np.flatnonzero(row >= 0)
@@ -91,10 +96,10 @@ class BasketEasePopularity:
 
     def fit(self, log: ConversionLog) -> Self:
         """Fits EASE and sums the baskets; see `Baseline.fit` and `Ease.fit`."""
-        conversions = log.read()
-        self._ease.fit_conversions(conversions)
-        self._own_UN = self.own_weights(conversions)
-        self._popularity_N = (self.popularity_weight * conversions.user_share()).astype(np.float32)
+        self._ease.fit(log)
+        self._own_UN = self.own_weights(log.read())
+        share_N = log.read_learned().user_share()
+        self._popularity_N = (self.popularity_weight * share_N).astype(np.float32)
         return self
 
     def own_weights(self, conversions: Conversions) -> Any:
@@ -123,26 +128,43 @@ class DecayedEasePopularity(BasketEasePopularity):
         return np.log1p(conversions.pair_sums(np.exp(-conversions.age_days / self.decay_days)))
 
 
-def ease_scores(x_UM: Float32Array, regularisation: float) -> Float32Array:
-    """Returns X B, [U, M]; solved on the smaller side of X, both give the same to rounding."""
+def ease_scores(
+    x_UM: Float32Array, regularisation: float, *, y_UM: Float32Array | None = None
+) -> Float32Array:
+    """Returns Y B, [U, M]; solved on the smaller side of X, both give the same to rounding.
+
+    Args:
+        x_UM: what B learns from.
+        regularisation: lambda.
+        y_UM: what B is asked with; X when None.
+    """
     if x_UM.size == 0:
         return x_UM
     if x_UM.shape[0] < x_UM.shape[1]:
-        return _scores_by_users(x_UM, regularisation)
-    return _scores_by_candidates(x_UM, regularisation)
+        return _scores_by_users(x_UM, regularisation, y_UM)
+    return _scores_by_candidates(x_UM, regularisation, y_UM)
 
 
-def _scores_by_users(x_UM: Float32Array, regularisation: float) -> Float32Array:
+def _scores_by_users(x_UM: Float32Array, regularisation: float, y_UM: Float32Array | None) -> Float32Array:
     gram_UU = x_UM @ x_UM.T
     gram_UU[np.diag_indices_from(gram_UU)] += regularisation
     solved_UM: Float32Array = cho_solve(cho_factor(gram_UU, overwrite_a=True), x_UM)
     explained_M = np.einsum("um,um->m", x_UM, solved_UM, dtype=np.float64)
-    solved_UM *= (-regularisation / (1.0 - explained_M)).astype(np.float32)
-    solved_UM += x_UM
-    return solved_UM
+    if y_UM is None:
+        score_UM, y_UM = solved_UM, x_UM
+    else:
+        score_UM = y_UM.copy()
+        score_UM -= (y_UM @ x_UM.T) @ solved_UM
+        score_UM /= regularisation
+    # Y P so far, and Y B = Y - Y P / diag(P).
+    score_UM *= (-regularisation / (1.0 - explained_M)).astype(np.float32)
+    score_UM += y_UM
+    return score_UM
 
 
-def _scores_by_candidates(x_UM: Float32Array, regularisation: float) -> Float32Array:
+def _scores_by_candidates(
+    x_UM: Float32Array, regularisation: float, y_UM: Float32Array | None
+) -> Float32Array:
     gram_MM = x_UM.T @ x_UM
     gram_MM[np.diag_indices_from(gram_MM)] += regularisation
     weight_MM: Float32Array = cho_solve(
@@ -150,7 +172,7 @@ def _scores_by_candidates(x_UM: Float32Array, regularisation: float) -> Float32A
     )
     weight_MM /= -np.diag(weight_MM).copy()
     np.fill_diagonal(weight_MM, 0.0)
-    scores_UM: Float32Array = x_UM @ weight_MM
+    scores_UM: Float32Array = (x_UM if y_UM is None else y_UM) @ weight_MM
     return scores_UM
 
 

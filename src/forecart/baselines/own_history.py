@@ -33,9 +33,8 @@ class OwnHistory:
 
     def fit(self, log: ConversionLog) -> Self:
         """Sums the weights; see `Baseline.fit`."""
-        conversions = log.read()
         self._own_UN = self.own_weights(log.read(self.own_codes(log.conversion_codes)))
-        share_N = popular_shares(conversions, self.last_days)
+        share_N = popular_shares(log.read_learned(), self.last_days)
         self._popularity_N = (self.popularity_weight * share_N).astype(np.float32)
         return self
 

@@ -11,7 +11,8 @@ from forecart.sequences.successors import (
     NUM_LATEST,
     NUM_PLACES,
     ROW_POWER,
-    places_back,
+    count_successors,
+    read_latest,
     transition_weights,
 )
 
@@ -48,21 +49,20 @@ class SkipMarkov(LinearBaseline):
     def queries(self, conversions: Conversions) -> Any:
         """Returns the decayed latest rows of each user."""
         ordered = _in_order(conversions)
-        places = places_back(ordered.user)
-        latest = np.flatnonzero(places < self.num_latest)
-        return ordered.at(latest).pair_sums((self.decay ** places[latest]).astype(np.float64))
+        latest, decayed = read_latest(ordered.user, num_latest=self.num_latest, decay=self.decay)
+        return ordered.at(latest).pair_sums(decayed)
 
     def weights(self, conversions: Conversions) -> Any:
         """Returns T."""
         ordered = _in_order(conversions)
-        return transition_weights(
+        weight_NN = count_successors(
             ordered.user,
             ordered.candidate,
             num_candidates=ordered.shape[1],
             num_places=self.num_places,
             decay=self.decay,
-            row_power=self.row_power,
         )
+        return transition_weights(weight_NN, self.row_power)
 
 
 def _in_order(conversions: Conversions) -> Conversions:

@@ -24,6 +24,16 @@ class Protocol(StrEnum):
     WINDOW = "window"
 
 
+SuccessorsOption = Annotated[
+    str, typer.Option(help='loo: settings of the successor term as JSON, likewise; {"weight": 0}: none.')
+]
+AblateOption = Annotated[
+    bool,
+    typer.Option(
+        "--ablate-encoder",
+        help="loo: show what a summary in place of the encoder reaches too: summary_only, one seed.",
+    ),
+]
 CONFIG_FILE = "forecart.toml"
 _TITLES = {"seen_filtered": "seen items left out", "seen_kept": "seen items ranked too"}
 _HEADINGS = {"hit_rate_at_10": "HR@10", "ndcg_at_10": "NDCG@10", "recall_at_100": "Recall@100"}
@@ -35,6 +45,7 @@ def add_to(app: typer.Typer) -> None:
         epilog=examples(
             "forecart bench sequences.parquet --protocol loo --validation",
             "forecart bench sequences.csv --protocol loo --seeds 5 --json",
+            "forecart bench sequences.csv --protocol loo --successors '{\"weight\": 0}'",
             "forecart bench events.csv --protocol window",
         )
     )(bench)
@@ -49,13 +60,8 @@ def bench(  # noqa: PLR0913  (the options of the command)
     seeds: Annotated[int, typer.Option(min=1, help="loo: models to train; the spread is printed.")] = 1,
     model: Annotated[str, typer.Option(help="loo: settings of the model as JSON, over the defaults.")] = "{}",
     training: Annotated[str, typer.Option(help="loo: settings of the training as JSON, likewise.")] = "{}",
-    ablate_encoder: Annotated[
-        bool,
-        typer.Option(
-            "--ablate-encoder",
-            help="loo: show what a summary in place of the encoder reaches too: summary_only, one seed.",
-        ),
-    ] = False,
+    successors: SuccessorsOption = "{}",
+    ablate_encoder: AblateOption = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder of the run.  [default: runs/bench-FILE-PROTOCOL]"),
@@ -69,6 +75,10 @@ def bench(  # noqa: PLR0913  (the options of the command)
     event of each user is predicted from those before it, every item is ranked, and the figures stand beside
     simple baselines, once with seen items left out and once with them.
 
+    With loo the score has a successor term: counts of what followed a user's latest events in all sequences,
+    `weight` times log(1 + sum / `floor`), in units of the cosine. It is not trained: other settings of it
+    train no model again.
+
     window reads a log as `forecart init` does, guesses what the columns mean and where to cut, and measures
     next advertiser and next product over the days after the cut. What was guessed stands in forecart.toml in
     the run's folder; change it there and run again.
@@ -78,10 +88,10 @@ def bench(  # noqa: PLR0913  (the options of the command)
     folder = output or Path("runs") / f"bench-{file.name.partition('.')[0]}-{protocol}"
     require_training()
     if protocol is Protocol.WINDOW:
-        if validation or ablate_encoder or seeds != 1 or (model, training) != ("{}", "{}"):
+        if validation or ablate_encoder or seeds != 1 or {model, training, successors} != {"{}"}:
             raise ConfigError(
-                "--validation, --seeds, --model, --training and --ablate-encoder are for --protocol loo, "
-                f"window arrived: change what is written to {folder / CONFIG_FILE}, and run "
+                "--validation, --seeds, --model, --training, --successors and --ablate-encoder are for "
+                f"--protocol loo, window arrived: change what is written to {folder / CONFIG_FILE}, and run "
                 "again"
             )
         _bench_window(file, folder, as_json=as_json, quiet=quiet)
@@ -93,6 +103,7 @@ def bench(  # noqa: PLR0913  (the options of the command)
         num_seeds=seeds,
         model=_read_settings(model, "--model"),
         training=_read_settings(training, "--training"),
+        successors=_read_settings(successors, "--successors"),
         ablate_encoder=ablate_encoder,
     )
     with told(quiet=quiet) as reporter:
@@ -128,6 +139,8 @@ def print_sequences(result: dict[str, Any]) -> None:
         f"{which} of {result['num_users']:,} users, {result['num_items']:,} items ranked; training a model "
         f"took {result['train_s']:.0f} s"
     )
+    term = result["settings"]["successors"]
+    console.print(f"successor term: weight {term['weight']}, floor {term['floor']} (--successors)")
     for name, title in _TITLES.items():
         if result[name]["mean"]:
             console.print(_build_table(title, result[name]))

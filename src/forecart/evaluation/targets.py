@@ -98,18 +98,18 @@ def measure_target(
     baselines: Sequence[str],
     index_size: int,
     seed: int,
-    learn_until_us: int | None = None,
+    freeze_baselines: bool = False,
 ) -> Evaluation:
     """Returns the lists of the scorers and of the named baselines at every cut.
 
     Args:
         data: what is measured.
         scorers: systems, fitted.
-        baselines: by name, fitted at each cut.
+        baselines: by name; they read a user's own rows up to each cut.
         index_size: as in `TargetData.settings`.
         seed: likewise.
-        learn_until_us: candidate-to-candidate weights of the baselines know nothing that arrived later; the
-            cut when None.
+        freeze_baselines: what they learn from everyone is of `data.learn_until_us`, like the weights of a
+            model; else they are fitted anew at each cut and know more than the model.
 
     Raises:
         ConfigError: nobody can be measured at the cuts.
@@ -122,7 +122,7 @@ def measure_target(
             data.level,
             data.num_candidates,
             data.contract.conversion_codes,
-            learn_until_us,
+            data.learn_until_us if freeze_baselines else None,
         )
         for baseline in build_baselines(baselines)
     ]

@@ -19,6 +19,8 @@ from forecart.sequences.split import DAY_US, Labels
 
 FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int64]
+OwnContent = Literal["features", "pairs", "nothing"]
+"""Of the own histories in a batch: the pairs with their statistics, the pairs alone, or none of them."""
 
 TIME_FEATURES: Final = (
     "log_days_before_cut",
@@ -116,8 +118,7 @@ class BatchBuilder:
         known_before_us: for the own future; what arrived later is not known to training.
         gap_us: from a cut to the begin of its label window.
         window_us: from a cut to the end of its label window; 0 before it is known.
-        own: what batches hold of the candidates of the rows' own histories: the pairs with their statistics,
-            the pairs alone, or none of them.
+        own_content: what batches hold of the candidates of the rows' own histories.
         reads_future: whether positives come with the user's other future conversions.
     """
 
@@ -128,7 +129,7 @@ class BatchBuilder:
     known_before_us: int | None = None
     gap_us: int = 0
     window_us: int = 0
-    own: Literal["features", "pairs", "nothing"] = "features"
+    own_content: OwnContent = "features"
     reads_future: bool = True
 
     def build(
@@ -155,13 +156,13 @@ class BatchBuilder:
         known = self.histories.end_at(user_index, cut_us) - first[history]
         last_event = np.where(known > 0, events.offsets[history] + known - 1, -1)
         # Of no row where nobody reads them: it is a pass over every pair of every row.
-        own_rows = slice(0) if self.own == "nothing" else slice(None)
+        own_rows = slice(0) if self.own_content == "nothing" else slice(None)
         own = read_own_history(
             self.log,
             user_index=user_index[own_rows],
             cut_us=cut_us[own_rows],
             population=population,
-            with_features=self.own == "features",
+            with_features=self.own_content == "features",
         )
         positives = None if labels is None else self._read_positives(user_index, cut_us, labels)
         return Batch(user_index, cut_us, events, history, last_event, own, population.log_share, positives)

@@ -2,7 +2,7 @@
 
 Takes rows of (user, candidate) in the order of each user's sequence, or a `PairLog`; gives sparse matrices, a
 vector per candidate in which those that stand near each other in sequences lie near each other, and the
-successor term of a score: what followed, for others, the latest conversions of a user (docs/adr/0009).
+successor term of a score: what followed, for everyone, such conversions as a user's latest (docs/adr/0009).
 """
 
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ _LEAST_LENGTH: Final = 1e-3
 def count_successors(
     user: npt.NDArray[np.int32],
     candidate: npt.NDArray[np.int32],
+    occurred_us: npt.NDArray[np.int64] | None = None,
     *,
     num_candidates: int,
     num_places: int = NUM_PLACES,
@@ -34,39 +35,38 @@ def count_successors(
     Args:
         user: [R], the rows of a user stand together, in order.
         candidate: [R].
+        occurred_us: [R], rows of a user at one time are one place, so that none of them follows another and
+            their order does not matter; without it each row is a place.
         num_candidates: N.
-        num_places: the largest d; memory grows with it, up to R entries for each.
+        num_places: the largest d; memory grows with it, up to R entries for each, and with the square of how
+            many rows a place has.
         decay: of a place.
     """
     import scipy.sparse as sp  # type: ignore[import-untyped, unused-ignore]
 
+    is_new = _place_starts(user, occurred_us)
+    user_P, place = user[is_new], np.cumsum(is_new) - 1
+    member_PN = sp.csr_matrix((np.ones(len(user)), (place, candidate)), shape=(len(user_P), num_candidates))
     weight_NN = sp.csr_matrix((num_candidates, num_candidates), dtype=np.float64)
     for distance in range(1, num_places + 1):
-        first = np.flatnonzero(user[distance:] == user[:-distance])
-        weights = np.full(len(first), decay ** (distance - 1))
-        pairs = (candidate[first], candidate[first + distance])
-        weight_NN = weight_NN + sp.csr_matrix((weights, pairs), shape=weight_NN.shape)
-    return weight_NN
+        first = np.flatnonzero(user_P[distance:] == user_P[:-distance])
+        weight_NN = weight_NN + decay ** (distance - 1) * (member_PN[first].T @ member_PN[first + distance])
+    return weight_NN.tocsr()
 
 
-def transition_weights(
-    user: npt.NDArray[np.int32],
-    candidate: npt.NDArray[np.int32],
-    *,
-    num_candidates: int,
-    num_places: int = NUM_PLACES,
-    decay: float = DECAY,
-    row_power: float = ROW_POWER,
-) -> Any:
+def _place_starts(user: npt.NDArray[Any], occurred_us: npt.NDArray[np.int64] | None) -> npt.NDArray[np.bool_]:
+    return np.ones(len(user), bool) if occurred_us is None else run_starts(user, occurred_us)
+
+
+def transition_weights(weight_NN: Any, row_power: float = ROW_POWER) -> Any:
     """Returns T as a CSR matrix [N, N]: T(i, j) = W(i, j) / (W(i, .)^p W(., j)^(1 - p)), p = `row_power`.
 
-    With p below one what follows everything counts for less. The rest as in `count_successors`.
+    Args:
+        weight_NN: W of `count_successors`.
+        row_power: with less than one what follows everything counts for less.
     """
     import scipy.sparse as sp  # type: ignore[import-untyped, unused-ignore]
 
-    weight_NN = count_successors(
-        user, candidate, num_candidates=num_candidates, num_places=num_places, decay=decay
-    )
     return (
         sp.diags(_inverse_power(weight_NN.sum(axis=1), row_power))
         @ weight_NN
@@ -79,12 +79,28 @@ def _inverse_power(total: Any, power: float) -> npt.NDArray[np.float64]:
     return np.where(values > 0, np.maximum(values, 1e-12) ** -power, 0.0)
 
 
-def places_back(user: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Returns how far before its user's last row each row stands, [R]; a user's rows stand together."""
-    start = np.flatnonzero(run_starts(user))
-    length = np.diff(start, append=len(user))
-    places: npt.NDArray[np.int64] = np.repeat(start + length, length) - 1 - np.arange(len(user))
-    return places
+def read_latest(
+    user: npt.NDArray[Any],
+    occurred_us: npt.NDArray[np.int64] | None = None,
+    *,
+    num_latest: int = NUM_LATEST,
+    decay: float = DECAY,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Returns the rows of each user's latest places and decay^(places before the last one) of each row.
+
+    Args:
+        user: [R], the rows of a user stand together, in order.
+        occurred_us: [R], as in `count_successors`.
+        num_latest: places of a user.
+        decay: of a place.
+    """
+    is_new = _place_starts(user, occurred_us)
+    user_P, place = user[is_new], np.cumsum(is_new) - 1
+    start = np.flatnonzero(run_starts(user_P))
+    length = np.diff(start, append=len(user_P))
+    back_P = np.repeat(start + length, length) - 1 - np.arange(len(user_P))
+    row = np.flatnonzero(back_P[place] < num_latest)
+    return row, decay ** back_P[place[row]].astype(np.float64)
 
 
 class SuccessorSettings(BaseModel):
@@ -100,11 +116,12 @@ class SuccessorSettings(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class SuccessorTerm:
-    """What is added to the score of candidates that followed, for others, a user's latest conversions.
+    """What is added to the score of candidates that followed, in all sequences, a user's latest conversions.
 
-    term(j) = weight log(1 + S(j) / floor), S(j) = sum over the user's latest rows r = 1 .. 20 of .8^(r - 1)
-    T(i_r, j), T of `transition_weights`. It remembers what a tower of a few numbers per candidate cannot:
-    which two rare candidates followed each other.
+    term(j) = weight log(1 + S(j) / floor), S(j) = sum over the user's latest times r = 1 .. 20, and over the
+    candidates i converted with at that time, of .8^(r - 1) T(i, j), T of `transition_weights`; conversions at
+    one time are one place. It remembers what a tower of a few numbers per candidate cannot: which two rare
+    candidates followed each other. Two rows of a checkout with one candidate count once.
 
     Attributes:
         log: what users did.
@@ -119,27 +136,25 @@ class SuccessorTerm:
     @classmethod
     def build(cls, log: PairLog, *, learn_until_us: int, settings: SuccessorSettings) -> Self:
         """Counts the transitions of conversions that arrived before `learn_until_us`."""
-        row = np.flatnonzero(log.is_conversion & (log.arrived_us < learn_until_us))
-        row = row[np.lexsort((log.arrived_us[row], log.occurred_us[row], log.user[row]))]
-        transition_NN = transition_weights(
-            log.user[row], log.candidate[row], num_candidates=log.num_candidates
+        row = np.flatnonzero(log.is_visit & (log.arrived_us < learn_until_us))
+        row = row[np.lexsort((log.occurred_us[row], log.user[row]))]
+        weight_NN = count_successors(
+            log.user[row], log.candidate[row], log.occurred_us[row], num_candidates=log.num_candidates
         )
-        return cls(log, transition_NN.astype(np.float32), settings)
+        return cls(log, transition_weights(weight_NN).astype(np.float32), settings)
 
     def read(self, user_index: npt.NDArray[np.int32], cut_us: int) -> Any:
         """Returns the terms of users as of a cut, a COO matrix [B, N] float32; empty without conversions."""
         import scipy.sparse as sp  # type: ignore[import-untyped, unused-ignore]
 
         position, row = self.log.rows_of(user_index, np.full(len(user_index), cut_us))
-        kept = np.flatnonzero(self.log.is_conversion[row])
-        position, row = position[kept], row[kept]
-        order = np.lexsort((self.log.arrived_us[row], self.log.occurred_us[row], position))
-        position, candidate = position[order], self.log.candidate[row[order]]
-        places = places_back(position)
-        latest = np.flatnonzero(places < NUM_LATEST)
-        decayed = (DECAY ** places[latest]).astype(np.float32)
+        visit = np.flatnonzero(self.log.is_visit[row])
+        order = visit[np.lexsort((self.log.occurred_us[row[visit]], position[visit]))]
+        position, row = position[order], row[order]
+        latest, decayed = read_latest(position, self.log.occurred_us[row])
         shape = (len(user_index), self.log.num_candidates)
-        query_BN = sp.csr_matrix((decayed, (position[latest], candidate[latest])), shape=shape)
+        cells = (position[latest], self.log.candidate[row[latest]])
+        query_BN = sp.csr_matrix((decayed.astype(np.float32), cells), shape=shape)
         term_BN = (query_BN @ self.transition_NN).tocoo()
         term_BN.data = np.float32(self.settings.weight) * np.log1p(term_BN.data / self.settings.floor)
         return term_BN
