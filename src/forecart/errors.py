@@ -4,6 +4,10 @@
     ├── ConfigError      the configuration breaks a rule
     ├── DataError        the input data breaks a rule
     ├── ArtifactError    a file of a run is missing, damaged or of another run
+    │   └── SkewError    parts of two releases, or of two embedding spaces, meet
+    ├── StoreError       the store of user records is down, too slow or answers what is no record
+    ├── ConflictError    another publisher is at work, or was faster
+    ├── GateError        a release is worse than the quality gate allows
     └── NotFoundError    an id or a name that was asked for does not exist
 
 A message states the rule, what arrived and what to do, in one line: the command line prints it as it is
@@ -25,6 +29,22 @@ class DataError(ForecartError):
 
 class ArtifactError(ForecartError):
     """A file of a run is missing, damaged, or belongs to another run."""
+
+
+class SkewError(ArtifactError):
+    """Parts of two releases, or of two embedding spaces, meet: neither may be served with the other."""
+
+
+class StoreError(ForecartError):
+    """The store of user records is down, too slow, or answers what is no record."""
+
+
+class ConflictError(ForecartError):
+    """Another publisher is at work, or was faster."""
+
+
+class GateError(ForecartError):
+    """A release is worse than the quality gate allows."""
 
 
 class NotFoundError(ForecartError):

@@ -13,6 +13,7 @@ from forecart import artifacts
 from forecart.config import RunConfig, TargetConfig
 from forecart.evaluation.targets import MODEL
 from forecart.events.ingest import CATALOGUE_FILE
+from forecart.retrieval.candidates import CANDIDATES_FORMAT
 from forecart.sequences.build import sequences_key
 from forecart.sequences.split import SECTION, Level
 from forecart.training.trained_model import TRAINED_FORMAT
@@ -99,7 +100,13 @@ class RunPlan:
         target = self.config.target(level)
         successor_settings = target.successors.model_dump(mode="json")
         return artifacts.hash_value(
-            [self.trained_key(level), self._dump("candidates"), target.top_k, successor_settings]
+            [
+                self.trained_key(level),
+                self._dump("candidates"),
+                target.top_k,
+                successor_settings,
+                CANDIDATES_FORMAT,
+            ]
         )
 
     def _successor_settings(self, level: Level) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """The candidate tables: the top K of everyone, written block by block so that a killed run goes on.
 
-Takes a scorer and a mask of eligible candidates; gives Parquet parts with a row per (user, rank). A part is
-written whole or not at all and is not computed again when it is there.
+Takes a scorer and a mask of eligible candidates; gives Parquet parts with a row per (user, rank), beside each
+the vectors of its users, and what an index and a list for nobody in particular are made of. A file is written
+whole or not at all, and a part is not computed again when it is there.
 """
 
 from collections.abc import Callable
@@ -15,11 +16,23 @@ import polars as pl
 import torch
 
 from forecart import artifacts, columns
+from forecart.embedding.users import UserEmbeddings
+from forecart.retrieval.candidate_files import (
+    FALLBACK,
+    PARTS,
+    PRIOR,
+    VECTORS,
+    part_name,
+    user_vectors_name,
+)
 from forecart.retrieval.exact import TopK, score_exact, search_exact
 from forecart.retrieval.scorer import ModelScorer
+from forecart.sequences.population import POPULARITY_DAYS
 from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 
 BLOCKS_PER_PART: Final = 32
+CANDIDATES_FORMAT: Final = 2
+"""Goes into the key of the stage: raised when its files change."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +59,11 @@ class CandidateTask:
     id_column: str
     block_users: int
 
+    @property
+    def users_per_part(self) -> int:
+        """Users of one file; the last may hold fewer."""
+        return self.block_users * BLOCKS_PER_PART
+
     def blocks(self) -> list[npt.NDArray[np.int32]]:
         """Returns the users of each block."""
         everyone = np.arange(FIRST_INDEX, len(self.users), dtype=np.int32)
@@ -58,6 +76,9 @@ def write_candidates(
     """Writes the lists of every user to `part-*.parquet` and returns counts.
 
     Columns: user_id, rank (from 1), the candidate's id, score, is_repeat (converted with before), as_of.
+    `vectors-*.npy` holds the unit vectors of the users of each part, float16, in the order of the vocabulary;
+    `candidate_vectors.npy` and `candidate_prior.npy` what they are multiplied with and what is added; and
+    `fallback.parquet` the list of eligible candidates by the share of users who converted with them.
 
     Args:
         task: what to list.
@@ -66,23 +87,44 @@ def write_candidates(
     """
     blocks = task.blocks()
     for number, start in enumerate(range(0, len(blocks), BLOCKS_PER_PART)):
-        path = folder / f"part-{number:05d}.parquet"
+        path = folder / part_name(number)
         if not path.exists():
-            frames = []
-            for at, users in enumerate(blocks[start : start + BLOCKS_PER_PART], start):
+            frames, vectors = [], []
+            for at, user_index in enumerate(blocks[start : start + BLOCKS_PER_PART], start):
+                users = task.scorer.embed(task.as_of_us, user_index)
                 frames.append(_list_block(task, users))
+                vectors.append(users.vector_BD.cpu().numpy().astype(np.float16))
                 if report is not None:
-                    report(at * task.block_users + len(users), len(task.users) - FIRST_INDEX)
+                    report(at * task.block_users + len(user_index), len(task.users) - FIRST_INDEX)
+            artifacts.write_npy(folder / user_vectors_name(number), np.concatenate(vectors))
             artifacts.write_parquet(path, pl.concat(frames))
+    _write_candidates_themselves(task, folder)
     return _count(task, folder)
 
 
-def _list_block(task: CandidateTask, user_index: npt.NDArray[np.int32]) -> pl.DataFrame:
-    users = task.scorer.embed(task.as_of_us, user_index)
+def _write_candidates_themselves(task: CandidateTask, folder: Path) -> None:
+    embedded = task.scorer.candidates_at(task.as_of_us)
+    artifacts.write_npy(folder / VECTORS, embedded.vector_ND.cpu().numpy().astype(np.float16))
+    artifacts.write_npy(folder / PRIOR, embedded.prior_N.cpu().numpy())
+    week_N, *_, ever_N = np.exp(
+        task.scorer.population_at(task.as_of_us).log_share[:, : len(POPULARITY_DAYS)].T
+    )
+    share_N = np.where(task.is_eligible, week_N + 0.001 * ever_N, -np.inf)
+    share_N[:FIRST_INDEX] = -np.inf
+    best = np.argsort(-share_N, kind="stable")[: min(task.top_k, int(np.isfinite(share_N).sum()))]
+    listed = {
+        columns.RANK: np.arange(1, len(best) + 1, dtype=np.int32),
+        task.id_column: task.candidates.id_series(best),
+        columns.SCORE: share_N[best].astype(np.float32),
+    }
+    artifacts.write_parquet(folder / FALLBACK, pl.DataFrame(listed))
+
+
+def _list_block(task: CandidateTask, users: UserEmbeddings) -> pl.DataFrame:
     score_BN = score_exact(users, task.scorer.candidates_at(task.as_of_us))
     is_eligible_N = torch.from_numpy(task.is_eligible).to(score_BN.device)
     found = search_exact(score_BN, top_k=task.top_k, is_eligible_N=is_eligible_N)
-    converted = users.has_converted_M.cpu().numpy()
+    user_index, converted = users.user_index, users.has_converted_M.cpu().numpy()
     num = len(task.candidates)
     keys = users.own_row_M.cpu().numpy()[converted] * num + users.own_candidate_M.cpu().numpy()[converted]
     return _to_frame(task, user_index, found, keys)
@@ -107,7 +149,7 @@ def _to_frame(
 
 def _count(task: CandidateTask, folder: Path) -> dict[str, Any]:
     lengths = (
-        pl.scan_parquet(sorted(folder.glob("part-*.parquet")))
+        pl.scan_parquet(sorted(folder.glob(PARTS)))
         .group_by(columns.USER_ID)
         .len()
         .select(
@@ -125,4 +167,5 @@ def _count(task: CandidateTask, folder: Path) -> dict[str, Any]:
         "num_eligible": int(task.is_eligible.sum()),
         "num_users_with_fewer_than_k": lengths["short"],
         "as_of_us": task.as_of_us,
+        "users_per_part": task.users_per_part,
     }

@@ -52,6 +52,10 @@ class ModelScorer:
         """Returns vectors and prior of all candidates as of a cut."""
         return self._state_at(cut_us)[1]
 
+    def population_at(self, cut_us: int) -> Population:
+        """Returns what everyone did as of a cut."""
+        return self._state_at(cut_us)[0]
+
     def score_at(self, cut_us: int, user_index: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
         """Returns the score of every candidate for each user, [B, N]: see `score_exact`."""
         users = self.embed(cut_us, user_index)

@@ -1,0 +1,103 @@
+"""The quality gate: what a release must be before the pointer may move to it.
+
+Takes a release, the one that is served, and who is suppressed; raises where the new one is empty, broken, or
+much worse. It reads every record, so it also finds what is damaged.
+"""
+
+from collections import Counter
+from collections.abc import Set
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from forecart.errors import GateError
+from forecart.publish.records import open_record
+from forecart.publish.release import Manifest, Release
+from forecart.publish.suppression import suppression_key
+
+_TOP: Final = 10
+_FEW_USERS: Final = 20
+
+
+class GateSettings(BaseModel):
+    """How much worse than the one before a release may be."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    min_users_share: float = Field(default=0.5, ge=0, le=1)
+    """At least so many users, as a share of those of the release before; exactly so many is too few."""
+    max_recall_drop: float = Field(default=0.1, ge=0, le=1)
+    """Every recall that both releases have measured may fall by less than this, relatively."""
+    max_same_list_share: float = Field(default=0.9, ge=0, le=1)
+    """At most so many users may share one list; of fewer than 20 users all may."""
+
+
+def check_release(
+    release: Release, previous: Manifest | None, *, suppressed: Set[str], settings: GateSettings
+) -> None:
+    """Checks a release before it is served.
+
+    Args:
+        release: verified and open.
+        previous: of the release that is served; None before the first.
+        suppressed: keys of who must not be in it.
+        settings: how much worse it may be.
+
+    Raises:
+        GateError: it breaks a rule.
+        StoreError: a record is damaged.
+        SkewError: a record is of another release.
+    """
+    _check_size(release.manifest, previous, settings)
+    _check_recall(release.manifest, previous, settings)
+    lists: Counter[bytes] = Counter()
+    num_empty = 0
+    for ids, records in release.users.blocks():
+        if suppressed and (found := [one for one in ids if suppression_key(one) in suppressed]):
+            raise GateError(f"nobody who is suppressed may be in a release, {len(found)} or more are")
+        _check_records(release, records)
+        for index in (records["advertiser_index"], records["item_index"]):
+            lists.update(row.tobytes() for row in index[:, :_TOP] if row.size)
+        num_empty += int(np.count_nonzero((records["num_advertisers"] + records["num_items"]) == 0))
+    num_users = release.manifest.num_users
+    if num_empty == num_users:
+        raise GateError("a release must hold candidates, every list of this one is empty")
+    _, most = lists.most_common(1)[0]
+    if num_users >= _FEW_USERS and most > settings.max_same_list_share * num_users:
+        raise GateError(
+            f"lists must be personal: at most {settings.max_same_list_share:.0%} of users may share one, "
+            f"{most} of {num_users} do"
+        )
+
+
+def _check_size(manifest: Manifest, previous: Manifest | None, settings: GateSettings) -> None:
+    if manifest.num_users == 0:
+        raise GateError("a release must hold users, this one is empty")
+    least = 0.0 if previous is None else settings.min_users_share * previous.num_users
+    if previous is not None and manifest.num_users <= least:
+        raise GateError(
+            f"a release must hold more than {settings.min_users_share:.0%} of the {previous.num_users} users "
+            f"of the one before, it holds {manifest.num_users}"
+        )
+
+
+def _check_recall(manifest: Manifest, previous: Manifest | None, settings: GateSettings) -> None:
+    before = {} if previous is None else previous.metrics
+    for name, value in before.items():
+        least = (1 - settings.max_recall_drop) * value
+        if "recall" in name and name in manifest.metrics and manifest.metrics[name] <= least:
+            raise GateError(
+                f"{name} must stay above {least:.4f}, after {value:.4f}: {manifest.metrics[name]:.4f} arrived"
+            )
+
+
+def _check_records(release: Release, records: npt.NDArray[Any]) -> None:
+    names = ("advertiser_score", "item_score", "vector")
+    if broken := [name for name in names if not np.isfinite(records[name]).all()]:
+        raise GateError(
+            f"a release must hold numbers, {broken[0]} holds NaN or infinity: the model has diverged"
+        )
+    for row in records:
+        open_record(row.tobytes(), release.layout, release=release.number, space=release.space)

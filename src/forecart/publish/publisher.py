@@ -1,0 +1,133 @@
+"""From parts to what is served: build, check in a fresh process, load, move the pointer; or move it back.
+
+One publisher works at a time, held by a lock on the root folder. Whatever step one dies at, the pointer is
+where it was and the next run begins again with what is whole: publishing the same parts twice is one release.
+"""
+
+import fcntl
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from forecart.errors import ArtifactError, ConflictError, NotFoundError
+from forecart.publish.check import check_in_fresh_process
+from forecart.publish.gate import GateSettings
+from forecart.publish.pointer import Pointer
+from forecart.publish.release import ReleaseParts, build_release, read_manifest
+from forecart.publish.releases import Releases
+from forecart.publish.store import Report, Store
+
+KEEP: Final = 3
+Parts = Callable[[Set[str]], ReleaseParts]
+"""Given the keys of who is suppressed, returns what to publish."""
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Publishes below a root folder into a store.
+
+    Attributes:
+        root: of the releases.
+        store: where records are served from.
+        gate: what a release must be.
+        keep: releases to keep, the served one and the one before it among them.
+        report: told of users loaded.
+    """
+
+    root: Path
+    store: Store
+    gate: GateSettings = field(default_factory=GateSettings)
+    keep: int = KEEP
+    report: Report | None = None
+
+    def publish(self, parts: Parts) -> Pointer:
+        """Builds a release and serves it, and returns the pointer; the same parts again change nothing.
+
+        Raises:
+            ConflictError: another publisher is at work or was faster, or a later history is served.
+            GateError: the release is worse than the gate allows; the one that is served stays.
+            ArtifactError: the parts do not make a release.
+            StoreError: the store does not answer.
+        """
+        with self._alone():
+            current, suppressed = self.store.pointer(), self.store.suppressed_keys()
+            release_id = self._build(parts(suppressed))
+            if current is not None and current.release_id == release_id:
+                return current
+            self._refuse_older(current, release_id)
+            previous_id = None if current is None else current.release_id
+            check_in_fresh_process(
+                self.root, release_id, previous_id, suppressed=suppressed, settings=self.gate
+            )
+            self.store.load(self._releases.open(release_id), report=self.report)
+            moved = Pointer.after(current, release_id, move="publish")
+            self.store.move(moved, expected=current)
+            self._remove_old(moved)
+            return moved
+
+    def roll_back(self, release_id: str | None = None) -> Pointer:
+        """Serves the release before, or one that is named, and returns the pointer.
+
+        Raises:
+            NotFoundError: there is nothing to roll back to.
+            ArtifactError: that release is damaged.
+            ConflictError: another publisher is at work or was faster.
+            StoreError: the store does not answer.
+        """
+        with self._alone():
+            current = self.store.pointer()
+            goal = release_id or (None if current is None else current.previous_id)
+            if current is None or goal is None:
+                raise NotFoundError(f"{self.root} has no release before the one that is served")
+            self.store.load(self._releases.open(goal), report=self.report)
+            moved = Pointer.after(current, goal, move="rollback")
+            self.store.move(moved, expected=current)
+            return moved
+
+    @property
+    def _releases(self) -> Releases:
+        return Releases(self.root)
+
+    def _build(self, parts: ReleaseParts) -> str:
+        release_id = parts.release_id
+        if release_id in self._releases.ids():
+            try:
+                self._releases.verify(release_id)
+                return release_id
+            except ArtifactError:  # it was damaged since: the same parts make it again
+                self._releases.remove(release_id)
+        folder = self._releases.building(release_id)
+        build_release(parts, folder)
+        self._releases.take_in(folder)
+        return release_id
+
+    def _refuse_older(self, current: Pointer | None, release_id: str) -> None:
+        if current is None:
+            return
+        served = read_manifest(self._releases.path(current.release_id))
+        if read_manifest(self._releases.path(release_id)).as_of_us < served.as_of_us:
+            raise ConflictError(
+                f"what is published must not be older than what is served ({current.release_id}), "
+                f"{release_id} is: roll back to it instead"
+            )
+
+    def _remove_old(self, pointer: Pointer) -> None:
+        kept = {pointer.release_id, pointer.previous_id}
+        others = [one for one in reversed(self._releases.ids()) if one not in kept]
+        for release_id in others[max(self.keep - len(kept - {None}), 0) :]:
+            self.store.drop(release_id)
+            self._releases.remove(release_id)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".publish.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConflictError(
+                    f"one publisher works on {self.root} at a time, another does now"
+                ) from None
+            yield

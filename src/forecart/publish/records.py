@@ -1,0 +1,169 @@
+"""A user's record: everything of a user that is served, as bytes of one fixed size.
+
+Takes arrays of candidates; gives the bytes that every store keeps, and reads them back. A record carries the
+release it belongs to, the embedding space of its vector, the moment up to which the history was read, and a
+checksum over all of it, so that a reader can refuse what is damaged or of another release.
+"""
+
+import hashlib
+import struct
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from forecart.errors import SkewError, StoreError
+
+PADDING: Final = 0
+"""Candidate index of a place that a short list leaves empty; lists end there."""
+_CRC_BYTES: Final = 4
+_HEADER: Final = struct.Struct("<IHHQQq")
+"""The fields before the lists; structured types are slow to take apart one record at a time."""
+
+
+@dataclass(frozen=True)
+class RecordLayout:
+    """The sizes that fix a record's bytes.
+
+    Attributes:
+        num_advertisers: places in the list of advertisers, K.
+        num_items: places in the list of products, P.
+        width: of the user's vector, D; 0 where there is none.
+    """
+
+    num_advertisers: int
+    num_items: int
+    width: int
+
+    @cached_property
+    def dtype(self) -> np.dtype[np.void]:
+        """The record as a structured type, little-endian, each field aligned."""
+        k, p, d = self.num_advertisers, self.num_items, self.width
+        fields: list[Any] = [
+            ("crc32", "<u4"),
+            ("num_advertisers", "<u2"),
+            ("num_items", "<u2"),
+            ("release", "<u8"),
+            ("space", "<u8"),
+            ("as_of_us", "<i8"),
+            ("advertiser_index", "<i4", (k,)),
+            ("advertiser_score", "<f4", (k,)),
+            ("item_index", "<i4", (p,)),
+            ("item_score", "<f4", (p,)),
+            ("vector", "<f2", (d,)),
+            ("is_repeat_advertiser", "?", (k,)),
+            ("is_repeat_item", "?", (p,)),
+        ]
+        return np.dtype(fields, align=True)
+
+    @cached_property
+    def places(self) -> dict[str, tuple[np.dtype[Any], int]]:
+        """By field: the type of its elements and where it begins."""
+        fields: Any = self.dtype.fields
+        return {name: (field[0].base, field[1]) for name, field in fields.items()}
+
+    def empty(self, num_users: int) -> npt.NDArray[Any]:
+        """Returns records with nothing in them, [num_users]."""
+        return np.zeros(num_users, self.dtype)
+
+    def describe(self) -> dict[str, int]:
+        """Returns the sizes as plain values."""
+        return {
+            "num_advertisers": self.num_advertisers,
+            "num_items": self.num_items,
+            "width": self.width,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class CandidateList:
+    """A user's candidates, best first.
+
+    Attributes:
+        index: [n] int32, in the vocabulary of the release.
+        score: [n] float32.
+        is_repeat: [n] bool, the user converted with it before.
+    """
+
+    index: npt.NDArray[np.int32]
+    score: npt.NDArray[np.float32]
+    is_repeat: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class UserRecord:
+    """A record that was read and found whole.
+
+    Attributes:
+        as_of_us: up to when the user's history was read, microseconds since the epoch.
+        advertisers: the list of advertisers.
+        items: the list of products.
+        vector: [D] float16, the user's vector in the embedding space of the release.
+    """
+
+    as_of_us: int
+    advertisers: CandidateList
+    items: CandidateList
+    vector: npt.NDArray[np.float16]
+
+
+def hash_name(name: str) -> int:
+    """Returns the 64 bits by which a record names its release or embedding space."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def view_bytes(records: npt.NDArray[Any]) -> "memoryview[int]":
+    """Returns the bytes of records, which must stand one after the other, without a copy."""
+    view: Any = records.view(np.uint8).reshape(-1)
+    return memoryview(view)
+
+
+def seal(records: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Writes the checksum of every record into it and returns the same array."""
+    size = records.dtype.itemsize
+    raw = view_bytes(records)
+    starts = range(_CRC_BYTES, len(raw), size)
+    end = size - _CRC_BYTES
+    records["crc32"] = [zlib.crc32(raw[start : start + end]) for start in starts]
+    return records
+
+
+def open_record(payload: bytes, layout: RecordLayout, *, release: int, space: int) -> UserRecord:
+    """Returns a record read from its bytes.
+
+    Args:
+        payload: what a store answered.
+        layout: of the release.
+        release: hash of the id of the release that is asked for (`hash_name`).
+        space: likewise of its embedding space.
+
+    Raises:
+        StoreError: the bytes are no record of this layout, or damaged.
+        SkewError: the record belongs to another release or embedding space.
+    """
+    if len(payload) != layout.dtype.itemsize:
+        raise StoreError(f"a record has {layout.dtype.itemsize} bytes, {len(payload)} arrived")
+    crc32, num_advertisers, num_items, in_release, in_space, as_of_us = _HEADER.unpack_from(payload)
+    if zlib.crc32(memoryview(payload)[_CRC_BYTES:]) != crc32:
+        raise StoreError("the checksum of a record must be that of its bytes, it is not: it is damaged")
+    if in_release != release or in_space != space:
+        raise SkewError("a record must be of the release that is served, one of another release arrived")
+
+    def read(name: str, num: int) -> Any:
+        dtype, offset = layout.places[name]
+        return np.frombuffer(payload, dtype, num, offset)
+
+    def read_list(kind: str, num: int) -> CandidateList:
+        return CandidateList(
+            read(f"{kind}_index", num), read(f"{kind}_score", num), read(f"is_repeat_{kind}", num)
+        )
+
+    return UserRecord(
+        as_of_us,
+        read_list("advertiser", num_advertisers),
+        read_list("item", num_items),
+        read("vector", layout.width),
+    )

@@ -1,0 +1,70 @@
+"""What a store of user records does, whichever it is: the contract of the embedded one and of Redis.
+
+A store holds the records of releases side by side, a pointer to the release that is served, and who must not
+be answered personally. A reader names the release it serves with every read, so that it never gets a record
+of another.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from forecart.publish.pointer import Pointer
+from forecart.publish.release import Release
+from forecart.publish.suppression import Reason
+
+Report = Callable[[int, int], None]
+"""Called with (users done, users in all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUser:
+    """What a store knows of a user.
+
+    Attributes:
+        payload: the bytes of the record; None for a user who is not in the release.
+        is_suppressed: the user must not be answered personally, whatever the record holds.
+    """
+
+    payload: bytes | None
+    is_suppressed: bool
+
+
+class Store(Protocol):
+    """Records of users by release; every method raises `StoreError` where the store does not answer."""
+
+    def load(self, release: Release, *, report: Report | None = None) -> None:
+        """Takes in everyone's records, beside those of other releases; again is harmless."""
+        ...
+
+    def read(self, release_id: str, user_id: str) -> StoredUser:
+        """Returns what there is of a user in a release."""
+        ...
+
+    def drop(self, release_id: str) -> None:
+        """Removes a release's records; one that is not there is nothing to remove."""
+        ...
+
+    def pointer(self) -> Pointer | None:
+        """Returns which release is served, None before the first."""
+        ...
+
+    def move(self, to: Pointer, *, expected: Pointer | None) -> None:
+        """Makes `to` the pointer, if `expected` is what it is.
+
+        Raises:
+            ConflictError: the pointer is another by now.
+        """
+        ...
+
+    def suppress(self, user_id: str, reason: Reason) -> None:
+        """Never answers a user personally again."""
+        ...
+
+    def suppressed_keys(self) -> frozenset[str]:
+        """Returns the keys of everyone who is suppressed (`suppression.suppression_key`)."""
+        ...
+
+    def close(self) -> None:
+        """Gives connections back."""
+        ...
