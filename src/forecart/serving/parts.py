@@ -1,0 +1,114 @@
+"""From a description of what to serve to the objects that serve it, in each process anew."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from forecart.publish.embedded import EmbeddedStore
+from forecart.publish.releases import Releases
+from forecart.publish.store import Store
+from forecart.serving.breaker import Breaker
+from forecart.serving.current import OpenRelease, ReleaseFollower, Served
+from forecart.serving.launch import Launch
+from forecart.serving.service import CandidateService, Clock, read_clock
+from forecart.serving.settings import ServingSettings
+from forecart.serving.telemetry import Telemetry, make_logger
+
+_US: Final = 1e6
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The objects of one process.
+
+    Attributes:
+        settings: budgets and limits.
+        store: of the records.
+        is_remote: the store is behind a connection, so that reading it may take long.
+        follower: of the releases.
+        breaker: of the store.
+        service: that answers.
+        clock: of the answers, microseconds.
+        telemetry: metrics.
+        log: structured log.
+    """
+
+    settings: ServingSettings
+    store: Store
+    is_remote: bool
+    follower: ReleaseFollower
+    breaker: Breaker
+    service: CandidateService
+    clock: Clock
+    telemetry: Telemetry
+    log: Any
+
+    def age_s(self, opened: OpenRelease) -> float:
+        """Returns how old the histories of a release are."""
+        return (self.clock() - opened.release.manifest.as_of_us) / _US
+
+
+class AsOfClock:
+    """Time that begins at the `as_of` of the first release, and then passes as usual.
+
+    Args:
+        served: returns the releases that are served now.
+    """
+
+    def __init__(self, served: Callable[[], Served]) -> None:
+        self._served = served
+        self._ahead_us: int | None = None
+
+    def __call__(self) -> int:
+        """Returns microseconds since the epoch."""
+        now_us = read_clock()
+        if self._ahead_us is None:
+            current = self._served().current
+            if current is None:
+                return now_us
+            self._ahead_us = current.release.manifest.as_of_us - now_us
+        return now_us + self._ahead_us
+
+
+def build_parts(launch: Launch) -> Parts:
+    """Returns the objects that serve what is described.
+
+    Raises:
+        ForecartError: a client of the store is not installed, or its URL is none.
+    """
+    settings, log = launch.settings, make_logger()
+    store = _open_store(launch)
+    follower = ReleaseFollower(
+        store,
+        Releases(launch.releases),
+        poll_s=settings.poll_s,
+        tell=lambda what, which: log.info(what, which=which),
+    )
+    breaker = Breaker(max_failures=settings.breaker_failures, reset_s=settings.breaker_reset_s)
+    clock = read_clock if launch.clock == "now" else AsOfClock(lambda: follower.served)
+    service = CandidateService(
+        store,
+        lambda: follower.served,
+        breaker=breaker,
+        max_staleness_s=settings.max_staleness_s,
+        clock=clock,
+    )
+    return Parts(
+        settings=settings,
+        store=store,
+        is_remote=launch.store is not None,
+        follower=follower,
+        breaker=breaker,
+        service=service,
+        clock=clock,
+        telemetry=Telemetry(),
+        log=log,
+    )
+
+
+def _open_store(launch: Launch) -> Store:
+    if launch.store is None:
+        return EmbeddedStore(launch.releases)
+    from forecart.publish.redis_store import RedisStore  # its client is an extra
+
+    return RedisStore(launch.store, timeout_s=launch.settings.store_budget_ms / 1e3)
