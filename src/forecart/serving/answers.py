@@ -4,7 +4,7 @@ A request with a field that is not here is refused, so that a misspelt one is no
 may gain fields.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -30,6 +30,16 @@ class AdvertiserAsk(Struct, forbid_unknown_fields=True, kw_only=True):
     request_id: Id | None = None
 
 
+class CandidateAsk(AdvertiserAsk, forbid_unknown_fields=True, kw_only=True):
+    """Which ads?"""
+
+
+class CandidateBatch(Struct, forbid_unknown_fields=True):
+    """Several requests at once; the service limits how many."""
+
+    requests: list[CandidateAsk]
+
+
 class Advertiser(Struct):
     """An advertiser of an answer."""
 
@@ -49,6 +59,55 @@ class AdvertiserAnswer(Struct, kw_only=True):
     source: Annotated[str, Meta(description="of the first candidate")]
     degraded: Annotated[list[str], Meta(description="why the answer is less than it could be")]
     candidates: list[Advertiser]
+
+
+class Product(Struct):
+    """A product of an answer without ads."""
+
+    item_id: str
+    score: Annotated[float, Meta(description="comparable within one source only")]
+    rank: Annotated[int, Meta(description="place in the list that `source` names, from 1")]
+    source: str
+    is_repeat: Annotated[bool, Meta(description="the user converted with it before")]
+
+
+class CandidateAnswer(Struct, kw_only=True):
+    """Candidates of a request, and where they come from."""
+
+    request_id: str
+    release: str | None
+    as_of: Annotated[str | None, Meta(description="up to when histories were read")]
+    source: Annotated[str, Meta(description="of the first advertiser")]
+    degraded: Annotated[list[str], Meta(description="why the answer is less than it could be")]
+    advertisers: Annotated[list[Advertiser], Meta(description="where there is no inventory")]
+    products: Annotated[list[Product], Meta(description="where there is no inventory")]
+
+
+class CandidateAnswers(Struct):
+    """One answer for each request of a batch, in their order."""
+
+    answers: list[CandidateAnswer]
+
+
+class SuppressAsk(Struct, forbid_unknown_fields=True):
+    """Who must never be answered personally again, and why."""
+
+    user_id: Id
+    reason: Literal["opt_out", "deletion"]
+
+
+class Done(Struct):
+    """It was done."""
+
+    status: str = "ok"
+
+
+class Readiness(Struct):
+    """Whether there is a release to answer from."""
+
+    release: str | None
+    problem: Annotated[str | None, Meta(description="why what the store names is not served")]
+    store: Annotated[str, Meta(description="state of its breaker: closed, open or half_open")]
 
 
 class Problem(Struct):

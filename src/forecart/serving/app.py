@@ -8,17 +8,28 @@ answered without it.
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 import msgspec
 
-from forecart.serving.answers import AdvertiserAsk
-from forecart.serving.asgi import Bounds, Handler, HttpApp, Incoming, Reply
+from forecart.serving.admin import Admin
+from forecart.serving.answers import (
+    AdvertiserAnswer,
+    AdvertiserAsk,
+    CandidateAnswer,
+    CandidateAnswers,
+    CandidateAsk,
+    CandidateBatch,
+    Done,
+    Readiness,
+)
+from forecart.serving.asgi import Bounds, HttpApp, HttpError, Incoming, Reply, Route
 from forecart.serving.ladder import Reading
+from forecart.serving.openapi import describe_routes
 from forecart.serving.parts import Parts
 from forecart.serving.telemetry import METRICS_TYPE
 
-_US = 1e6
-_MIN_STORE_S = 0.001
+_MIN_STORE_S: Final = 0.001
 """With less time than that a store is not asked."""
 
 
@@ -33,17 +44,26 @@ class App:
         self._parts = parts
         self._service = parts.service
         self._decode_advertisers = msgspec.json.Decoder(AdvertiserAsk).decode
+        self._decode_candidates = msgspec.json.Decoder(CandidateAsk).decode
+        self._decode_batch = msgspec.json.Decoder(CandidateBatch).decode
         self._encode = msgspec.json.Encoder().encode
         self._threads: ThreadPoolExecutor | None = None
+        self._description = b""
 
-    def routes(self) -> dict[str, dict[str, Handler]]:
-        """Returns path -> method -> handler."""
-        return {
-            "/v1/advertisers": {"POST": self.advertisers},
-            "/healthz": {"GET": self.health},
-            "/readyz": {"GET": self.ready},
-            "/metrics": {"GET": self.metrics},
-        }
+    def routes(self) -> list[Route]:
+        """Returns the endpoints."""
+        found = [
+            Route("POST", "/v1/advertisers", self.advertisers, AdvertiserAsk, AdvertiserAnswer),
+            Route("POST", "/v1/candidates", self.candidates, CandidateAsk, CandidateAnswer),
+            Route("POST", "/v1/candidates:batch", self.batch, CandidateBatch, CandidateAnswers),
+            *Admin(self._parts).routes(),
+            Route("GET", "/healthz", self.health, gives=Done),
+            Route("GET", "/readyz", self.ready, gives=Readiness),
+            Route("GET", "/metrics", self.metrics),
+            Route("GET", "/openapi.json", self.describe),
+        ]
+        self._description = msgspec.json.encode(describe_routes(found))
+        return found
 
     def start(self) -> None:
         """Opens the release that is served, and follows from then on."""
@@ -62,14 +82,37 @@ class App:
         self._parts.log.info("stopped")
 
     async def advertisers(self, incoming: Incoming) -> Reply:
-        """The advertisers that a user will convert with next."""
+        """The advertisers that a user will convert with next, eligible ones, without their ads."""
         begin = time.perf_counter()
         ask = self._decode_advertisers(incoming.body)
         answer = self._service.advertisers(ask, await self._read(ask))
-        self._parts.telemetry.answered(
-            incoming.path, time.perf_counter() - begin, answer.source, answer.degraded
-        )
+        self._count(incoming, answer, begin)
         return Reply(self._encode(answer))
+
+    async def candidates(self, incoming: Incoming) -> Reply:
+        """The ads that may be shown to a user now, best first."""
+        begin = time.perf_counter()
+        ask = self._decode_candidates(incoming.body)
+        answer = self._service.candidates(ask, await self._read(ask))
+        self._count(incoming, answer, begin)
+        return Reply(self._encode(answer))
+
+    async def batch(self, incoming: Incoming) -> Reply:
+        """Several requests at once, each answered on its own."""
+        begin = time.perf_counter()
+        asks = self._decode_batch(incoming.body).requests
+        most = self._parts.settings.max_batch
+        if len(asks) > most:
+            raise HttpError(400, f"a batch has at most {most} requests, {len(asks)} arrived")
+        readings = await asyncio.gather(*[self._read(ask) for ask in asks])
+        answers = [self._service.candidates(ask, one) for ask, one in zip(asks, readings, strict=True)]
+        for answer in answers:
+            self._count(incoming, answer, begin)
+        return Reply(self._encode(CandidateAnswers(answers)))
+
+    def _count(self, incoming: Incoming, answer: AdvertiserAnswer | CandidateAnswer, begin: float) -> None:
+        seconds = time.perf_counter() - begin
+        self._parts.telemetry.answered(incoming.path, seconds, answer.source, answer.degraded)
 
     async def _read(self, ask: AdvertiserAsk) -> Reading:
         if self._threads is None:
@@ -91,15 +134,12 @@ class App:
 
     async def ready(self, incoming: Incoming) -> Reply:
         """There is a release to answer from."""
-        follower = self._parts.follower
-        served = follower.served
-        opened = served.current or served.previous
-        state = {
-            "release": None if opened is None else opened.release.release_id,
-            "problem": follower.problem,
-            "store": self._parts.breaker.state,
-        }
-        return Reply(self._encode(state), 503 if opened is None else 200)
+        readiness = self._parts.readiness()
+        return Reply(self._encode(readiness), 503 if readiness.release is None else 200)
+
+    async def describe(self, incoming: Incoming) -> Reply:
+        """This description."""
+        return Reply(self._description)
 
     async def metrics(self, incoming: Incoming) -> Reply:
         """Metrics for Prometheus."""

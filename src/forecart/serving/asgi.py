@@ -55,6 +55,29 @@ class HttpError(Exception):
 
 
 Handler = Callable[[Incoming], Awaitable[Reply]]
+
+
+@dataclass(frozen=True)
+class Route:
+    """An endpoint.
+
+    Attributes:
+        method: of HTTP.
+        path: fixed, without parameters.
+        handler: that answers; its docstring describes the endpoint.
+        takes: what its body is.
+        gives: what its reply is.
+        scope: what a token must be for; None where none is needed.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    takes: Any = None
+    gives: Any = None
+    scope: str | None = None
+
+
 Observe = Callable[[str, int], None]
 """Called with the path of a request, `other` where there is no such path, and the status of its reply."""
 
@@ -76,7 +99,7 @@ class HttpApp:
     """An ASGI application.
 
     Args:
-        routes: path -> method -> handler.
+        routes: the endpoints.
         bounds: what it takes on at a time.
         lifespan: called when the process begins to serve, and when it has stopped.
         observe: called after every reply.
@@ -85,14 +108,16 @@ class HttpApp:
 
     def __init__(
         self,
-        routes: Mapping[str, Mapping[str, Handler]],
+        routes: Sequence[Route],
         *,
         bounds: Bounds,
         lifespan: tuple[Callable[[], None], Callable[[], None]],
         observe: Observe,
         complain: Callable[[Exception], None],
     ) -> None:
-        self._routes = routes
+        self._routes: dict[str, dict[str, Handler]] = {}
+        for route in routes:
+            self._routes.setdefault(route.path, {})[route.method] = route.handler
         self._bounds = bounds
         self._start, self._stop = lifespan
         self._observe = observe

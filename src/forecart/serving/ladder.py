@@ -65,6 +65,16 @@ class Reading:
     is_previous: bool = False
     reasons: tuple[Reason, ...] = ()
 
+    @property
+    def release_id(self) -> str | None:
+        """The release of the answer."""
+        return None if self.opened is None else self.opened.release.release_id
+
+    @property
+    def as_of(self) -> str | None:
+        """Up to when its histories were read."""
+        return None if self.opened is None else self.opened.as_of
+
 
 @dataclass(frozen=True, slots=True)
 class Rung:

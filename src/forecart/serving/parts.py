@@ -7,6 +7,7 @@ from typing import Any, Final
 from forecart.publish.embedded import EmbeddedStore
 from forecart.publish.releases import Releases
 from forecart.publish.store import Store
+from forecart.serving.answers import Readiness
 from forecart.serving.breaker import Breaker
 from forecart.serving.current import OpenRelease, ReleaseFollower, Served
 from forecart.serving.launch import Launch
@@ -42,6 +43,13 @@ class Parts:
     clock: Clock
     telemetry: Telemetry
     log: Any
+
+    def readiness(self) -> Readiness:
+        """Returns whether there is a release to answer from."""
+        served = self.follower.served
+        opened = served.current or served.previous
+        release = None if opened is None else opened.release.release_id
+        return Readiness(release, self.follower.problem, self.breaker.state)
 
     def age_s(self, opened: OpenRelease) -> float:
         """Returns how old the histories of a release are."""

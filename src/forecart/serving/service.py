@@ -7,20 +7,28 @@ what was read; whoever serves decides on which thread that happens.
 
 import secrets
 import time
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterator
+from itertools import repeat
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from forecart.publish.store import RecordReader
 from forecart.sequences.vocabulary import FIRST_INDEX
-from forecart.serving.answers import Advertiser, AdvertiserAnswer, AdvertiserAsk
+from forecart.serving.answers import (
+    Advertiser,
+    AdvertiserAnswer,
+    AdvertiserAsk,
+    CandidateAnswer,
+    CandidateAsk,
+    Product,
+)
 from forecart.serving.breaker import Breaker
 from forecart.serving.consent import judge
 from forecart.serving.current import OpenRelease, Served
 from forecart.serving.guard import GuardedStore
-from forecart.serving.ladder import Ladder, Reading, Reason, Rung, list_rungs
+from forecart.serving.ladder import Ladder, Level, Reading, Reason, Rung, Source, list_rungs
 
 Clock = Callable[[], int]
 Mask = npt.NDArray[np.bool_] | None
@@ -72,56 +80,90 @@ class CandidateService:
         source.
         """
         reading = reading or self.read(ask)
-        opened = reading.opened
-        mask = None if opened is None else self._advertiser_mask(opened, ask)
-        chosen = _choose(reading, ask, mask)
+        chosen = _choose_advertisers(reading, ask)
         return AdvertiserAnswer(
-            request_id=ask.request_id or secrets.token_hex(8),
-            release=None if opened is None else opened.release.release_id,
-            as_of=None if opened is None else opened.as_of,
+            request_id=_request_id(ask),
+            release=reading.release_id,
+            as_of=reading.as_of,
             source=chosen[0].source if chosen else "none",
             degraded=list(reading.reasons),
             candidates=chosen,
         )
 
-    def _advertiser_mask(self, opened: OpenRelease, ask: AdvertiserAsk) -> Mask:
-        if not ask.blocked_advertisers:
-            return None
-        mask = np.ones(len(opened.advertiser_ids), np.bool_)
-        mask[[opened.release.advertisers.find(one) for one in ask.blocked_advertisers]] = False
-        mask[:FIRST_INDEX] = False
-        return mask
+    def candidates(self, ask: CandidateAsk, reading: Reading | None = None) -> CandidateAnswer:
+        """Returns advertisers and products of the user, each at most `limit`."""
+        reading = reading or self.read(ask)
+        advertisers = _choose_advertisers(reading, ask)
+        return CandidateAnswer(
+            request_id=_request_id(ask),
+            release=reading.release_id,
+            as_of=reading.as_of,
+            source=advertisers[0].source if advertisers else "none",
+            degraded=[*reading.reasons, "no_inventory"],
+            advertisers=advertisers,
+            products=_choose_products(reading, ask),
+        )
 
 
-def _choose(reading: Reading, ask: AdvertiserAsk, mask: Mask) -> list[Advertiser]:
-    chosen: list[Advertiser] = []
+def _request_id(ask: AdvertiserAsk) -> str:
+    return ask.request_id or secrets.token_hex(8)
+
+
+def _choose_advertisers(reading: Reading, ask: AdvertiserAsk) -> list[Advertiser]:
+    opened = reading.opened
+    if opened is None:
+        return []
+    ids, mask = opened.advertiser_ids, _mask_blocked(opened, ask)
+    return [
+        Advertiser(ids[index], score, rank, source, again)
+        for source, index, score, rank, again in _walk(reading, "advertisers", ask, mask)
+    ]
+
+
+def _choose_products(reading: Reading, ask: AdvertiserAsk) -> list[Product]:
     if reading.opened is None:
-        return chosen
-    ids = reading.opened.advertiser_ids
-    taken: set[int] = set()
-    for rung in list_rungs(reading, "advertisers", ask.country):
-        rows = _eligible_rows(rung, mask, taken, ask.limit - len(chosen))
-        chosen += [
-            Advertiser(ids[index], score, rank, rung.source, again) for index, score, rank, again in rows
-        ]
-        if len(chosen) == ask.limit:
-            break
+        return []
+    rows = list(_walk(reading, "products", ask, None))
+    ids = reading.opened.release.items.ids([row[1] for row in rows])
+    return [
+        Product(item_id, score, rank, source, again)
+        for item_id, (source, _, score, rank, again) in zip(ids, rows, strict=True)
+    ]
+
+
+def _mask_blocked(opened: OpenRelease, ask: AdvertiserAsk) -> Mask:
+    if not ask.blocked_advertisers:
+        return None
+    mask = np.ones(len(opened.advertiser_ids), np.bool_)
+    mask[[opened.release.advertisers.find(one) for one in ask.blocked_advertisers]] = False
+    mask[:FIRST_INDEX] = False
+    return mask
+
+
+def _walk(
+    reading: Reading, level: Level, ask: AdvertiserAsk, mask: Mask
+) -> Iterator[tuple[Source, int, float, int, bool]]:
+    """Returns (source, index, score, rank, is repeat) of what is eligible, down the ladder."""
+    num_missing, taken = ask.limit, set[int]()
+    for rung in list_rungs(reading, level, ask.country):
+        rows = _take(rung, mask, taken, num_missing)
+        num_missing -= len(rows)
+        yield from rows
+        if num_missing == 0:
+            return
         taken.update(rung.index.tolist())
-    return chosen
 
 
-def _eligible_rows(
-    rung: Rung, mask: Mask, taken: set[int], num: int
-) -> Iterable[tuple[int, float, int, bool]]:
-    """Returns (index, score, rank, is repeat) of the first `num` of a list, eligible and not taken."""
+def _take(rung: Rung, mask: Mask, taken: set[int], num: int) -> list[tuple[Source, int, float, int, bool]]:
     index, score, again = rung.index, rung.score, rung.is_repeat
-    place = np.arange(1, len(index) + 1)
+    place: Any = range(1, len(index) + 1)
     if mask is not None or taken:
         is_kept = np.ones(len(index), np.bool_) if mask is None else mask[index]
         if taken:
-            is_kept &= [one not in taken for one in index.tolist()]
-        index, score, place = index[is_kept], score[is_kept], place[is_kept]
-        again = None if again is None else again[is_kept]
+            is_kept = is_kept & [one not in taken for one in index.tolist()]
+        kept = np.flatnonzero(is_kept)
+        index, score, place = index[kept], score[kept], (kept + 1).tolist()
+        again = None if again is None else again[kept]
     rounded = np.round(score[:num].astype(np.float64), _DIGITS).tolist()
     repeats = [False] * len(rounded) if again is None else again[:num].tolist()
-    return zip(index[:num].tolist(), rounded, place[:num].tolist(), repeats, strict=True)
+    return list(zip(repeat(rung.source), index[:num].tolist(), rounded, place, repeats))
