@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from forecart.errors import ArtifactError, ForecartError, NotFoundError
+from forecart.errors import ArtifactError, ForecartError, NotFoundError, StoreError
 from forecart.publish.pointer import Pointer
 from forecart.publish.release import Release
 from forecart.publish.releases import Releases
@@ -111,9 +111,11 @@ class ReleaseFollower:
         with self._lock:
             try:
                 self._look()
-            except ForecartError as error:
+            except StoreError as error:
                 self._note(str(error))
                 self._open_latest()
+            except ForecartError as error:
+                self._note(str(error))
             return self.served
 
     def _look(self) -> None:
