@@ -270,7 +270,8 @@ def test_sigterm_answers_what_has_begun_and_exits_0(root, tmp_path):
         outcomes, stopping = [], threading.Event()
 
         def keep_asking():
-            request = b"POST /v1/advertisers HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}"
+            head = b"POST /v1/advertisers HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+            request = head + b"content-length: 2\r\n\r\n{}"
             while True:
                 try:
                     with socket.create_connection(("127.0.0.1", server.port), 30) as connection:

@@ -191,7 +191,7 @@ def test_a_store_that_keeps_failing_is_not_asked_any_more(world):
 
 
 def test_a_record_of_another_release_is_refused(world, releases):
-    """The store answers records of the old release for every question: version skew, then the old one itself."""
+    """The store answers records of the old release for every question."""
     old, new = releases
     world.store.releases[new.release_id] = old
     answer = world.ask("user-7", limit=6)
