@@ -10,7 +10,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +78,8 @@ class RecordLayout:
         }
 
 
-class CandidateList(NamedTuple):
+@dataclass(slots=True, eq=False)
+class CandidateList:
     """A user's candidates, best first.
 
     Attributes:
