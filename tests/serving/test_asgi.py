@@ -1,4 +1,4 @@
-"""Limits of the HTTP layer, with handlers that wait for the test: overload, long bodies, unexpected errors."""
+"""Limits of the HTTP layer, with handlers that wait for the test: overload, long bodies, unknown errors."""
 
 import asyncio
 import json

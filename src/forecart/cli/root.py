@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import forecart
-from forecart.cli import bench, candidates, config, demo, events, init, report, run, serve, tune
+from forecart.cli import bench, candidates, config, demo, events, init, release, report, run, serve, tune
 from forecart.cli.terminal import ErrorsAsLines, examples
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
         "forecart init events.csv           # your own log: writes forecart.toml",
         "forecart run forecart.toml         # trains, measures, lists; prints the report's path",
         "forecart candidates show USER --run runs/events",
+        "forecart release publish runs/events   # checked, versioned, what an ad server reads",
     ),
 )
 
@@ -53,4 +54,5 @@ serve.add_to(app)
 app.add_typer(events.app, name="events")
 app.add_typer(candidates.app, name="candidates")
 app.add_typer(report.app, name="report")
+app.add_typer(release.app, name="release")
 app.add_typer(config.app, name="config")

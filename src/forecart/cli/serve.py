@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from forecart.cli.release import DEFAULT_ROOT, RootOption, StoreOption
 from forecart.cli.terminal import examples
 
 
@@ -12,18 +13,16 @@ def add_to(app: typer.Typer) -> None:
     """Adds the command."""
     app.command(
         epilog=examples(
-            "forecart serve --releases releases",
-            "forecart serve --releases releases --clock as-of     # a log that is not of today",
-            "forecart serve --releases releases --store redis://localhost:6379/0 --workers 4",
+            "forecart serve",
+            "forecart serve --clock as-of     # a log that is not of today",
+            "forecart serve --store redis://localhost:6379/0 --workers 4",
         )
     )(serve)
 
 
 def serve(  # noqa: PLR0913  (the options of the command)
-    releases: Annotated[Path, typer.Option(help="Root folder of the releases.")],
-    store: Annotated[
-        str | None, typer.Option(metavar="URL", help="Redis or Valkey with the records.  [default: embedded]")
-    ] = None,
+    releases: RootOption = DEFAULT_ROOT,
+    store: StoreOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8080,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Processes.")] = 1,

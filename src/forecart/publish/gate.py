@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from forecart.errors import GateError
-from forecart.publish.records import open_record
+from forecart.errors import GateError, SkewError, StoreError
+from forecart.publish.records import checksums
 from forecart.publish.release import Manifest, Release
 from forecart.publish.suppression import suppression_key
 
@@ -99,5 +99,7 @@ def _check_records(release: Release, records: npt.NDArray[Any]) -> None:
         raise GateError(
             f"a release must hold numbers, {broken[0]} holds NaN or infinity: the model has diverged"
         )
-    for row in records:
-        open_record(row.tobytes(), release.layout, release=release.number, space=release.space)
+    if (checksums(records) != records["crc32"]).any():
+        raise StoreError("the checksum of every record must be that of its bytes, one is not: it is damaged")
+    if (records["release"] != release.number).any() or (records["space"] != release.space).any():
+        raise SkewError("every record must be of its release, one of another release arrived")

@@ -1,7 +1,6 @@
 """One user's record for a request: read, found whole, of the release that is served, and not too old."""
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from forecart.publish.records import UserRecord, open_record
 from forecart.publish.release import Release
@@ -11,8 +10,7 @@ Absence = Literal["unknown_user", "suppressed", "record_expired"]
 _US: Final = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
+class Lookup(NamedTuple):
     """What is known of a user.
 
     Attributes:

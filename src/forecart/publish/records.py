@@ -40,7 +40,7 @@ class RecordLayout:
 
     @cached_property
     def dtype(self) -> np.dtype[np.void]:
-        """The record as a structured type, little-endian, each field aligned."""
+        """The record as a structured type: little-endian, and without gaps, whose bytes nobody would set."""
         k, p, d = self.num_advertisers, self.num_items, self.width
         fields: list[Any] = [
             ("crc32", "<u4"),
@@ -57,7 +57,7 @@ class RecordLayout:
             ("is_repeat_advertiser", "?", (k,)),
             ("is_repeat_item", "?", (p,)),
         ]
-        return np.dtype(fields, align=True)
+        return np.dtype(fields)
 
     @cached_property
     def places(self) -> dict[str, tuple[np.dtype[Any], int]]:
@@ -78,7 +78,7 @@ class RecordLayout:
         }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)
 class CandidateList:
     """A user's candidates, best first.
 
@@ -95,19 +95,48 @@ class CandidateList:
 
 @dataclass(frozen=True, eq=False)
 class UserRecord:
-    """A record that was read and found whole.
+    """A record that was found whole. Its lists are read when they are asked for: a request seldom needs all.
 
     Attributes:
         as_of_us: up to when the user's history was read, microseconds since the epoch.
-        advertisers: the list of advertisers.
-        items: the list of products.
-        vector: [D] float16, the user's vector in the embedding space of the release.
+        payload: the bytes of the record.
+        layout: of the bytes.
+        num_advertisers: length of the list of advertisers.
+        num_items: length of the list of products.
     """
 
     as_of_us: int
-    advertisers: CandidateList
-    items: CandidateList
-    vector: npt.NDArray[np.float16]
+    payload: bytes
+    layout: RecordLayout
+    num_advertisers: int
+    num_items: int
+
+    @property
+    def advertisers(self) -> CandidateList:
+        """The list of advertisers."""
+        return self._read_list("advertiser", self.num_advertisers)
+
+    @property
+    def items(self) -> CandidateList:
+        """The list of products."""
+        return self._read_list("item", self.num_items)
+
+    @property
+    def vector(self) -> npt.NDArray[np.float16]:
+        """[D], the user's vector in the embedding space of the release."""
+        vector: npt.NDArray[np.float16] = self._read("vector", self.layout.width)
+        return vector
+
+    def _read_list(self, kind: str, num: int) -> CandidateList:
+        return CandidateList(
+            self._read(f"{kind}_index", num),
+            self._read(f"{kind}_score", num),
+            self._read(f"is_repeat_{kind}", num),
+        )
+
+    def _read(self, name: str, num: int) -> Any:
+        dtype, offset = self.layout.places[name]
+        return np.frombuffer(self.payload, dtype, num, offset)
 
 
 def hash_name(name: str) -> int:
@@ -123,12 +152,16 @@ def view_bytes(records: npt.NDArray[Any]) -> "memoryview[int]":
 
 def seal(records: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Writes the checksum of every record into it and returns the same array."""
-    size = records.dtype.itemsize
-    raw = view_bytes(records)
+    records["crc32"] = checksums(records)
+    return records
+
+
+def checksums(records: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
+    """Returns the checksum that every record should carry, [n]."""
+    size, raw = records.dtype.itemsize, view_bytes(records)
     starts = range(_CRC_BYTES, len(raw), size)
     end = size - _CRC_BYTES
-    records["crc32"] = [zlib.crc32(raw[start : start + end]) for start in starts]
-    return records
+    return np.array([zlib.crc32(raw[start : start + end]) for start in starts], np.uint32)
 
 
 def open_record(payload: bytes, layout: RecordLayout, *, release: int, space: int) -> UserRecord:
@@ -151,19 +184,4 @@ def open_record(payload: bytes, layout: RecordLayout, *, release: int, space: in
         raise StoreError("the checksum of a record must be that of its bytes, it is not: it is damaged")
     if in_release != release or in_space != space:
         raise SkewError("a record must be of the release that is served, one of another release arrived")
-
-    def read(name: str, num: int) -> Any:
-        dtype, offset = layout.places[name]
-        return np.frombuffer(payload, dtype, num, offset)
-
-    def read_list(kind: str, num: int) -> CandidateList:
-        return CandidateList(
-            read(f"{kind}_index", num), read(f"{kind}_score", num), read(f"is_repeat_{kind}", num)
-        )
-
-    return UserRecord(
-        as_of_us,
-        read_list("advertiser", num_advertisers),
-        read_list("item", num_items),
-        read("vector", layout.width),
-    )
+    return UserRecord(as_of_us, payload, layout, num_advertisers, num_items)

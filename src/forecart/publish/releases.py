@@ -41,8 +41,12 @@ class Releases:
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         return sorted(name for name in names if RELEASE_ID.fullmatch(name))
 
-    def verify(self, release_id: str) -> None:
+    def verify(self, release_id: str, *, anew: bool = False) -> None:
         """Checks that a release is what was written.
+
+        Args:
+            release_id: which.
+            anew: read it again even where it was found whole before and no file has changed since.
 
         Raises:
             NotFoundError: there is no such release.
@@ -52,6 +56,8 @@ class Releases:
         if not folder.is_dir():
             known = ", ".join(self.ids()[-3:]) or "none"
             raise NotFoundError(f"{self.root} has no release {release_id}; the latest there are: {known}")
+        if anew:
+            self._stamp(release_id).unlink(missing_ok=True)
         verify(folder, self._stamp(release_id))
 
     def open(self, release_id: str) -> Release:

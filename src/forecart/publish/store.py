@@ -6,8 +6,7 @@ of another.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from forecart.publish.pointer import Pointer
 from forecart.publish.release import Release
@@ -17,8 +16,7 @@ Report = Callable[[int, int], None]
 """Called with (users done, users in all)."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredUser:
+class StoredUser(NamedTuple):
     """What a store knows of a user.
 
     Attributes:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from forecart.publish.embedded import EmbeddedStore
 from forecart.publish.releases import Releases
 from forecart.publish.store import Store
+from forecart.publish.stores import open_store
 from forecart.serving.answers import Readiness
 from forecart.serving.breaker import Breaker
 from forecart.serving.current import OpenRelease, ReleaseFollower, Served
@@ -85,7 +85,7 @@ def build_parts(launch: Launch) -> Parts:
         ForecartError: a client of the store is not installed, or its URL is none.
     """
     settings, log = launch.settings, make_logger()
-    store = _open_store(launch)
+    store = open_store(launch.releases, launch.store, timeout_s=settings.store_budget_ms / 1e3)
     follower = ReleaseFollower(
         store,
         Releases(launch.releases),
@@ -112,11 +112,3 @@ def build_parts(launch: Launch) -> Parts:
         telemetry=Telemetry(),
         log=log,
     )
-
-
-def _open_store(launch: Launch) -> Store:
-    if launch.store is None:
-        return EmbeddedStore(launch.releases)
-    from forecart.publish.redis_store import RedisStore  # its client is an extra
-
-    return RedisStore(launch.store, timeout_s=launch.settings.store_budget_ms / 1e3)

@@ -1,0 +1,169 @@
+"""`forecart release`: publish a run, see what is served, go back, check a release, take a user out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.table import Table
+
+from forecart.cli.terminal import (
+    JsonOption,
+    QuietOption,
+    examples,
+    make_console,
+    print_json,
+    to_printable,
+    told,
+)
+from forecart.publish.pointer import Pointer
+from forecart.publish.publisher import KEEP, Publisher
+from forecart.publish.release import read_manifest
+from forecart.publish.releases import Releases
+from forecart.publish.run_parts import read_run
+from forecart.publish.store import Store
+from forecart.publish.stores import open_store
+from forecart.publish.suppression import Reason
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+DEFAULT_ROOT: Final = Path("releases")
+_DAY_S: Final = 86_400
+_US: Final = 1_000_000
+# A publisher has time: it waits where a reader would answer from its fallback.
+_PUBLISH_TIMEOUT_S: Final = 10.0
+
+RootOption = Annotated[Path, typer.Option("--releases", help="Folder of the releases.")]
+StoreOption = Annotated[
+    str | None,
+    typer.Option("--store", help="URL of a Redis or Valkey server.  [default: the releases' own files]"),
+]
+
+
+@app.callback()
+def release() -> None:
+    """Versions of the candidates that an ad server reads."""
+
+
+@app.command(
+    epilog=examples(
+        "forecart release publish runs/demo",
+        "forecart release publish runs/demo --store redis://localhost:6379/0",
+    )
+)
+def publish(  # noqa: PLR0913  (the options of the command)
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    releases: RootOption = DEFAULT_ROOT,
+    store: StoreOption = None,
+    ttl_days: Annotated[float, typer.Option(min=0.01, help="A list is served so long after its moment.")] = 7,
+    keep: Annotated[int, typer.Option(min=2, help="Releases to keep.")] = KEEP,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Make a release of a run's candidates and serve it.
+
+    Builds the release beside those there are, checks it in a process of its own (every byte, then the quality
+    gate: users, numbers, recall, personal lists, nobody suppressed), loads the store and moves the pointer.
+    The same run again changes nothing; whatever fails, what was served before still is. Prints the id.
+    """
+    with told(quiet=quiet) as reporter, _opened(releases, store) as opened:
+        publisher = Publisher(
+            releases,
+            opened,
+            keep=keep,
+            report=lambda done, total: reporter.progress("loading the store", done, total),
+        )
+        pointer = publisher.publish(
+            lambda suppressed: read_run(run, suppressed=suppressed, ttl_s=int(ttl_days * _DAY_S))
+        )
+    _print_pointer(pointer, as_json=as_json)
+
+
+@app.command(epilog=examples("forecart release rollback", "forecart release rollback ID"))
+def rollback(
+    release_id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="Which one.  [default: the one before]")
+    ] = None,
+    releases: RootOption = DEFAULT_ROOT,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve the release before, or one that is named. Prints the id."""
+    with _opened(releases, store) as opened:
+        pointer = Publisher(releases, opened).roll_back(release_id)
+    _print_pointer(pointer, as_json=as_json)
+
+
+@app.command("list", epilog=examples("forecart release list", "forecart release list --json"))
+def list_releases(
+    releases: RootOption = DEFAULT_ROOT, store: StoreOption = None, as_json: JsonOption = False
+) -> None:
+    """Print the releases there are, and which one is served."""
+    with _opened(releases, store) as opened:
+        pointer = opened.pointer()
+    rows = [_describe(Releases(releases), one, pointer) for one in Releases(releases).ids()]
+    if as_json:
+        print_json({"current": pointer and asdict(pointer), "releases": rows})
+        return
+    table = Table("release", "history up to", "users", "Recall@10", "served")
+    for row in rows:
+        recall = row["metrics"].get("next_advertiser.recall_at_10")
+        shown = "" if recall is None else f"{recall:.4f}"
+        served = f"since {to_printable(pointer.moved_at[:19])}" if pointer and row["is_served"] else ""
+        table.add_row(row["release_id"], row["as_of"], f"{row['num_users']:,}", shown, served)
+    make_console().print(table)
+
+
+@app.command(epilog=examples("forecart release verify", "forecart release verify ID"))
+def verify(
+    release_id: Annotated[str | None, typer.Argument(metavar="ID", help="Which one.  [default: all]")] = None,
+    releases: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Read releases again, every byte, and exit with 2 where one is not what was written."""
+    ids = [release_id] if release_id else Releases(releases).ids()
+    for one in ids:
+        Releases(releases).verify(one, anew=True)
+    print_json({"whole": ids}) if as_json else typer.echo("\n".join(f"{one} is whole" for one in ids))
+
+
+@app.command(
+    epilog=examples("forecart release suppress USER", "forecart release suppress USER --reason deletion")
+)
+def suppress(
+    user: Annotated[str, typer.Argument(metavar="USER", help="A user id.")],
+    reason: Annotated[Reason, typer.Option(help="Why.")] = "opt_out",
+    releases: RootOption = DEFAULT_ROOT,
+    store: StoreOption = None,
+) -> None:
+    """Answer a user with nothing personal any more: at once, in every release, and for good."""
+    with _opened(releases, store) as opened:
+        opened.suppress(user, reason)
+    typer.echo("suppressed")
+
+
+@contextmanager
+def _opened(root: Path, url: str | None) -> Iterator[Store]:
+    store = open_store(root, url, timeout_s=_PUBLISH_TIMEOUT_S)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _describe(releases: Releases, release_id: str, pointer: Pointer | None) -> dict[str, Any]:
+    manifest = read_manifest(releases.path(release_id))
+    return {
+        "release_id": release_id,
+        "as_of": datetime.fromtimestamp(manifest.as_of_us / _US, UTC).isoformat(timespec="seconds"),
+        "num_users": manifest.num_users,
+        "metrics": manifest.metrics,
+        "is_served": pointer is not None and pointer.release_id == release_id,
+    }
+
+
+def _print_pointer(pointer: Pointer, *, as_json: bool) -> None:
+    print_json(asdict(pointer)) if as_json else typer.echo(pointer.release_id)

@@ -1,0 +1,28 @@
+"""Which store there is: the embedded one below the releases, or the one a URL names."""
+
+from pathlib import Path
+
+from forecart.errors import ConfigError
+from forecart.publish.embedded import EmbeddedStore
+from forecart.publish.store import Store
+
+
+def open_store(root: Path, url: str | None, *, timeout_s: float) -> Store:
+    """Returns a store.
+
+    Args:
+        root: of the releases.
+        url: such as `redis://localhost:6379/0`; the embedded store without.
+        timeout_s: of each answer of a server.
+
+    Raises:
+        ConfigError: the URL is of no store there is.
+        ForecartError: the extra `redis` is not installed.
+    """
+    if url is None:
+        return EmbeddedStore(root)
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ConfigError(f"a store is a URL such as redis://localhost:6379/0, {url!r:.80} arrived")
+    from forecart.publish.redis_store import RedisStore  # its client is an extra
+
+    return RedisStore(url, timeout_s=timeout_s)
