@@ -39,6 +39,11 @@ class Server:
         return self.process.wait(PATIENCE_S)
 
 
+def ids_of(lists):
+    """The ids of an answer's lists, one after the other."""
+    return [one for part in lists for one in part["ids"]]
+
+
 def find_free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -9,7 +9,7 @@ import time
 import polars as pl
 import pytest
 from tests.publish.small_release import make_parts
-from tests.serving.server_process import ALLOWED, serving, wait_until
+from tests.serving.server_process import ALLOWED, ids_of, serving, wait_until
 
 from forecart.publish.embedded import EmbeddedStore
 from forecart.publish.publisher import Publisher
@@ -56,12 +56,11 @@ def test_everyone_gets_the_list_that_the_run_made(server, run):
     assert len(lists) > 100
     for user_id, rows in list(lists.items())[::5]:
         answer = server.advertisers(user_id, limit=len(rows))
-        assert [one["advertiser_id"] for one in answer["candidates"]] == [
-            row["advertiser_id"] for row in rows
-        ]
-        assert [one["is_repeat"] for one in answer["candidates"]] == [row["is_repeat"] for row in rows]
-        for one, row in zip(answer["candidates"], rows, strict=True):
-            assert one["score"] == pytest.approx(row["score"], abs=1e-5)
+        (part,) = answer["advertisers"]
+        assert part["ids"] == [row["advertiser_id"] for row in rows]
+        assert part["is_repeat"] == [row["is_repeat"] for row in rows]
+        assert part["scores"] == pytest.approx([row["score"] for row in rows], abs=1e-5)
+        assert part["ranks"] == [row["rank"] for row in rows]
         assert (answer["source"], answer["degraded"]) == ("advertisers", [])
 
 
@@ -69,16 +68,14 @@ def test_candidates_hold_the_products_of_the_run_too(server, run):
     for user_id, rows in list(lists_of(run, "products").items())[:20]:
         body = {"user_id": user_id, "consent": ALLOWED, "limit": 10}
         answer = server.post("/v1/candidates", body).json()
-        assert [one["item_id"] for one in answer["products"]] == [row["item_id"] for row in rows[:10]]
+        assert ids_of(answer["products"]) == [row["item_id"] for row in rows[:10]]
         assert answer["degraded"] == ["no_inventory"]
 
 
 def test_a_stranger_gets_what_the_run_lists_for_everybody(server, run):
     rows = pl.read_parquet(run / "candidates" / "advertisers" / "fallback.parquet").to_dicts()
     answer = server.advertisers("nobody", limit=5)
-    assert [one["advertiser_id"] for one in answer["candidates"]] == [
-        row["advertiser_id"] for row in rows[:5]
-    ]
+    assert ids_of(answer["advertisers"]) == [row["advertiser_id"] for row in rows[:5]]
     assert (answer["source"], answer["degraded"]) == ("fallback_global", ["unknown_user"])
 
 
@@ -304,7 +301,7 @@ def test_without_a_release_it_says_so_and_takes_the_first_one(tmp_path):
     with serving(tmp_path / "server", "--releases", root, "--clock", "as-of") as server:
         assert server.client.get("/readyz").status_code == 503
         answer = server.advertisers("user-7")
-        assert (answer["source"], answer["candidates"]) == ("none", [])
+        assert (answer["source"], answer["advertisers"]) == ("none", [])
         assert "no_release" in answer["degraded"]
         Publisher(root, EmbeddedStore(root)).publish(lambda suppressed: make_parts(suppressed=suppressed))
         wait_until(lambda: server.client.get("/readyz").status_code == 200)

@@ -85,7 +85,7 @@ def names(indices):
 
 
 def listed(answer):
-    return [candidate.advertiser_id for candidate in answer.candidates]
+    return [advertiser_id for part in answer.advertisers for advertiser_id in part.ids]
 
 
 def test_a_known_user_gets_the_list_of_the_release(world):
@@ -94,10 +94,11 @@ def test_a_known_user_gets_the_list_of_the_release(world):
     assert (answer.source, answer.degraded) == ("advertisers", [])
     assert answer.release == world.served.current.release.release_id
     assert answer.as_of == "2024-10-05T00:00:00+00:00"
-    assert [one.rank for one in answer.candidates] == [1, 2, 3, 4, 5, 6]
-    assert [one.score for one in answer.candidates] == pytest.approx([1.0, 0.9, 0.8, 0.7, 0.6, 0.5])
-    assert [one.is_repeat for one in answer.candidates] == [True] + [False] * 5
-    assert {one.source for one in answer.candidates} == {"advertisers"}
+    (part,) = answer.advertisers
+    assert part.ranks == [1, 2, 3, 4, 5, 6]
+    assert part.scores == pytest.approx([1.0, 0.9, 0.8, 0.7, 0.6, 0.5])
+    assert part.is_repeat == [True] + [False] * 5
+    assert part.source == "advertisers"
 
 
 def test_a_short_list_is_filled_from_below_each_with_its_source(world):
@@ -106,10 +107,12 @@ def test_a_short_list_is_filled_from_below_each_with_its_source(world):
     rest = [one for one in POPULAR if one not in own]
     answer = world.ask("user-8", limit=8)
     assert listed(answer) == (own + rest)[:8]
-    assert [one.source for one in answer.candidates] == ["advertisers"] * 3 + ["fallback_global"] * 5
-    assert [one.rank for one in answer.candidates][3:] == [
-        POPULAR.index(one) + 1 for one in listed(answer)[3:]
+    assert [(part.source, len(part.ids)) for part in answer.advertisers] == [
+        ("advertisers", 3),
+        ("fallback_global", 5),
     ]
+    assert all(len(part.ids) == len(part.scores) == len(part.is_repeat) for part in answer.advertisers)
+    assert answer.advertisers[1].ranks == [POPULAR.index(one) + 1 for one in answer.advertisers[1].ids]
     assert answer.source == "advertisers" and answer.degraded == []
 
 
@@ -134,7 +137,7 @@ def test_without_consent_nothing_is_personal_and_the_store_is_not_asked(world, c
     answer = world.ask("user-7", consent, limit=10)
     assert listed(answer) == POPULAR
     assert (answer.source, answer.degraded) == ("fallback_global", [reason])
-    assert not any(one.is_repeat for one in answer.candidates)
+    assert not any(answer.advertisers[0].is_repeat)
     assert world.store.num_reads == 0
 
 
@@ -259,17 +262,17 @@ def test_while_the_store_has_never_answered_nothing_is_personal(world):
 def test_without_any_release_there_is_an_answer_too(world):
     world.served = Served()
     answer = world.ask("user-7")
-    assert (answer.candidates, answer.source, answer.release) == ([], "none", None)
+    assert (answer.advertisers, answer.source, answer.release) == ([], "none", None)
     assert "no_release" in answer.degraded
 
 
 def test_candidates_without_an_inventory_are_advertisers_and_products(world):
     ask = CandidateAsk(user_id="user-7", consent=OK, limit=4, request_id="r1")
     answer = world.service.candidates(ask)
-    assert [one.item_id for one in answer.products] == [f"item-{one - FIRST_INDEX}" for one in items_of(7, 1)]
-    assert [one.advertiser_id for one in answer.advertisers] == names(advertisers_of(7, 1))[:4]
+    assert answer.products[0].ids == [f"item-{one - FIRST_INDEX}" for one in items_of(7, 1)]
+    assert listed(answer) == names(advertisers_of(7, 1))[:4]
     assert answer.degraded == ["no_inventory"] and answer.request_id == "r1"
-    assert {one.source for one in answer.products} == {"products"}
+    assert [part.source for part in answer.products] == ["products"]
 
 
 def test_one_request_sees_one_release_even_when_it_changes_meanwhile(world, releases):

@@ -7,7 +7,7 @@ import random
 import threading
 
 from tests.publish.small_release import advertisers_of, make_parts
-from tests.serving.server_process import ALLOWED, serving
+from tests.serving.server_process import ALLOWED, ids_of, serving
 
 from forecart.publish.embedded import EmbeddedStore
 from forecart.publish.publisher import Publisher
@@ -67,7 +67,7 @@ def test_every_answer_is_of_one_release_and_none_fails(tmp_path):
     for answer in answers:
         generation = generation_of[answer["release"]]
         own = expected(int(answer["request_id"]), generation)
-        listed = [one["advertiser_id"] for one in answer["candidates"] if one["source"] == "advertisers"]
+        listed = ids_of(part for part in answer["advertisers"] if part["source"] == "advertisers")
         assert listed == own, answer
         seen.add(generation)
     assert {0, NUM_SWITCHES - 1} <= seen and len(seen) >= 4

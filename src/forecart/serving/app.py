@@ -7,6 +7,7 @@ answered without it.
 
 import asyncio
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -151,12 +152,12 @@ class App:
         return Reply(self._parts.telemetry.render(), media_type=METRICS_TYPE)
 
 
-def build_app(parts: Parts) -> HttpApp:
-    """Returns the application."""
+def build_app(parts: Parts, *, more: Sequence[Route] = ()) -> HttpApp:
+    """Returns the application, with more endpoints beside its own."""
     app = App(parts)
     settings = parts.settings
     return HttpApp(
-        app.routes(),
+        [*app.routes(), *more],
         bounds=Bounds(settings.max_in_flight, settings.max_body_bytes),
         lifespan=(app.start, app.stop),
         observe=parts.telemetry.replied,

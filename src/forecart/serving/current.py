@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from forecart.errors import ArtifactError, ForecartError, NotFoundError, StoreError
 from forecart.publish.pointer import Pointer
@@ -45,6 +46,13 @@ class OpenRelease:
     def advertiser_ids(self) -> list[str]:
         """Ids of the advertisers by index; the reserved ones are empty."""
         return _list_ids(self.release.advertisers)
+
+    @cached_property
+    def everything(self) -> npt.NDArray[np.bool_]:
+        """[V], true for every advertiser and false for the reserved indices; to be copied."""
+        mask = np.ones(len(self.release.advertisers), np.bool_)
+        mask[:FIRST_INDEX] = False
+        return mask
 
     @cached_property
     def as_of(self) -> str:

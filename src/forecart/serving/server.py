@@ -7,6 +7,7 @@ imported runs threads, which a fork would lose.
 import multiprocessing
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -43,8 +44,22 @@ class Listen:
     workers: int = 1
 
 
-def serve(launch: Launch, listen: Listen) -> None:
-    """Serves until SIGTERM or SIGINT; then takes no more requests, finishes those it has, and returns."""
+def load(launch: Launch) -> Any:
+    """Returns the application, in the process that serves it."""
+    from forecart.serving.app import build_app  # not in the process that only starts others
+    from forecart.serving.parts import build_parts
+
+    return build_app(build_parts(launch))
+
+
+def serve(launch: Launch, listen: Listen, *, load: Callable[[Launch], Any] = load) -> None:
+    """Serves until SIGTERM or SIGINT; then takes no more requests, finishes those it has, and returns.
+
+    Args:
+        launch: what to serve.
+        listen: where.
+        load: returns the application, an ASGI callable; a function of a module.
+    """
     multiprocessing.set_start_method("spawn", force=True)
     with tempfile.TemporaryDirectory(prefix="forecart-metrics-") as folder:
         if listen.workers > 1:
@@ -61,11 +76,4 @@ def serve(launch: Launch, listen: Listen) -> None:
             respawn_failed_workers=True,
             workers_kill_timeout=_STOP_S,
         )
-        server.serve(target_loader=partial(_load, launch), wrap_loader=False)
-
-
-def _load(launch: Launch) -> Any:
-    from forecart.serving.app import build_app  # in the process that serves, not in the one that starts it
-    from forecart.serving.parts import build_parts
-
-    return build_app(build_parts(launch))
+        server.serve(target_loader=partial(load, launch), wrap_loader=False)

@@ -7,28 +7,20 @@ what was read; whoever serves decides on which thread that happens.
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from itertools import repeat
-from typing import Any, Final
+from collections.abc import Callable
+from itertools import count
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from forecart.publish.store import RecordReader
-from forecart.sequences.vocabulary import FIRST_INDEX
-from forecart.serving.answers import (
-    Advertiser,
-    AdvertiserAnswer,
-    AdvertiserAsk,
-    CandidateAnswer,
-    CandidateAsk,
-    Product,
-)
+from forecart.serving.answers import AdvertiserAnswer, AdvertiserAsk, CandidateAnswer, CandidateAsk, Listed
 from forecart.serving.breaker import Breaker
 from forecart.serving.consent import judge
 from forecart.serving.current import OpenRelease, Served
 from forecart.serving.guard import GuardedStore
-from forecart.serving.ladder import Ladder, Level, Reading, Reason, Rung, Source, list_rungs
+from forecart.serving.ladder import Ladder, Level, Reading, Reason, Rung, list_rungs
 
 Clock = Callable[[], int]
 Mask = npt.NDArray[np.bool_] | None
@@ -64,6 +56,7 @@ class CandidateService:
         self._ladder = Ladder(GuardedStore(store, breaker), max_staleness_s=max_staleness_s)
         self._served = served
         self._clock = clock
+        self._prefix, self._numbers = secrets.token_hex(6), count(1)
 
     def read(self, ask: AdvertiserAsk) -> Reading:
         """Returns what a request is answered from; waits for the store."""
@@ -76,94 +69,94 @@ class CandidateService:
     def advertisers(self, ask: AdvertiserAsk, reading: Reading | None = None) -> AdvertiserAnswer:
         """Returns the user's next advertisers that may be shown, best first, at most `limit`.
 
-        A list that eligibility makes short is filled up from the lists below it, each candidate with its own
-        source.
+        A list that eligibility makes short is filled up from the lists below it.
         """
         reading = reading or self.read(ask)
-        chosen = _choose_advertisers(reading, ask)
+        lists = _list_advertisers(reading, ask)
         return AdvertiserAnswer(
-            request_id=_request_id(ask),
+            request_id=self._name(ask),
             release=reading.release_id,
             as_of=reading.as_of,
-            source=chosen[0].source if chosen else "none",
+            source=lists[0].source if lists else "none",
             degraded=list(reading.reasons),
-            candidates=chosen,
+            advertisers=lists,
         )
 
     def candidates(self, ask: CandidateAsk, reading: Reading | None = None) -> CandidateAnswer:
         """Returns advertisers and products of the user, each at most `limit`."""
         reading = reading or self.read(ask)
-        advertisers = _choose_advertisers(reading, ask)
+        advertisers = _list_advertisers(reading, ask)
         return CandidateAnswer(
-            request_id=_request_id(ask),
+            request_id=self._name(ask),
             release=reading.release_id,
             as_of=reading.as_of,
             source=advertisers[0].source if advertisers else "none",
             degraded=[*reading.reasons, "no_inventory"],
             advertisers=advertisers,
-            products=_choose_products(reading, ask),
+            products=_list_products(reading, ask),
         )
 
+    def _name(self, ask: AdvertiserAsk) -> str:
+        return ask.request_id or f"{self._prefix}-{next(self._numbers)}"
 
-def _request_id(ask: AdvertiserAsk) -> str:
-    return ask.request_id or secrets.token_hex(8)
 
-
-def _choose_advertisers(reading: Reading, ask: AdvertiserAsk) -> list[Advertiser]:
+def _list_advertisers(reading: Reading, ask: AdvertiserAsk) -> list[Listed]:
     opened = reading.opened
     if opened is None:
         return []
     ids, mask = opened.advertiser_ids, _mask_blocked(opened, ask)
-    return [
-        Advertiser(ids[index], score, rank, source, again)
-        for source, index, score, rank, again in _walk(reading, "advertisers", ask, mask)
-    ]
+    return _walk(reading, ask, level="advertisers", mask=mask, name=lambda index: [ids[one] for one in index])
 
 
-def _choose_products(reading: Reading, ask: AdvertiserAsk) -> list[Product]:
+def _list_products(reading: Reading, ask: AdvertiserAsk) -> list[Listed]:
     if reading.opened is None:
         return []
-    rows = list(_walk(reading, "products", ask, None))
-    ids = reading.opened.release.items.ids([row[1] for row in rows])
-    return [
-        Product(item_id, score, rank, source, again)
-        for item_id, (source, _, score, rank, again) in zip(ids, rows, strict=True)
-    ]
+    return _walk(reading, ask, level="products", mask=None, name=reading.opened.release.items.ids)
 
 
 def _mask_blocked(opened: OpenRelease, ask: AdvertiserAsk) -> Mask:
     if not ask.blocked_advertisers:
         return None
-    mask = np.ones(len(opened.advertiser_ids), np.bool_)
+    mask = opened.everything.copy()
     mask[[opened.release.advertisers.find(one) for one in ask.blocked_advertisers]] = False
-    mask[:FIRST_INDEX] = False
     return mask
 
 
 def _walk(
-    reading: Reading, level: Level, ask: AdvertiserAsk, mask: Mask
-) -> Iterator[tuple[Source, int, float, int, bool]]:
-    """Returns (source, index, score, rank, is repeat) of what is eligible, down the ladder."""
-    num_missing, taken = ask.limit, set[int]()
+    reading: Reading, ask: AdvertiserAsk, *, level: Level, mask: Mask, name: Callable[[list[int]], list[str]]
+) -> list[Listed]:
+    """Returns what is eligible, down the ladder, nothing twice, `limit` at most in all.
+
+    Args:
+        reading: what the request is answered from.
+        ask: the request.
+        level: of the candidates.
+        mask: by index, what may be shown; None where everything may.
+        name: from indices to ids.
+    """
+    lists, num_missing, seen = list[Listed](), ask.limit, set[int]()
     for rung in list_rungs(reading, level, ask.country):
-        rows = _take(rung, mask, taken, num_missing)
-        num_missing -= len(rows)
-        yield from rows
+        index, listed = _take(rung, mask, seen, num_missing)
+        if index:
+            listed.ids = name(index)
+            lists.append(listed)
+        num_missing -= len(index)
         if num_missing == 0:
-            return
-        taken.update(rung.index.tolist())
+            break
+        seen.update(rung.index.tolist())
+    return lists
 
 
-def _take(rung: Rung, mask: Mask, taken: set[int], num: int) -> list[tuple[Source, int, float, int, bool]]:
+def _take(rung: Rung, mask: Mask, seen: set[int], num: int) -> tuple[list[int], Listed]:
     index, score, again = rung.index, rung.score, rung.is_repeat
-    place: Any = range(1, len(index) + 1)
-    if mask is not None or taken:
+    ranks = list(range(1, min(len(index), num) + 1))
+    if mask is not None or seen:
         is_kept = np.ones(len(index), np.bool_) if mask is None else mask[index]
-        if taken:
-            is_kept = is_kept & [one not in taken for one in index.tolist()]
-        kept = np.flatnonzero(is_kept)
-        index, score, place = index[kept], score[kept], (kept + 1).tolist()
+        if seen:
+            is_kept = is_kept & [one not in seen for one in index.tolist()]
+        kept = is_kept.nonzero()[0][:num]
+        index, score, ranks = index[kept], score[kept], (kept + 1).tolist()
         again = None if again is None else again[kept]
-    rounded = np.round(score[:num].astype(np.float64), _DIGITS).tolist()
-    repeats = [False] * len(rounded) if again is None else again[:num].tolist()
-    return list(zip(repeat(rung.source), index[:num].tolist(), rounded, place, repeats))
+    scores = score[:num].astype(np.float64).round(_DIGITS).tolist()
+    is_repeat = [False] * len(scores) if again is None else again[:num].tolist()
+    return index[:num].tolist(), Listed(rung.source, [], scores, ranks, is_repeat)

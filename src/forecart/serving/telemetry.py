@@ -35,15 +35,9 @@ class Telemetry:
         self._requests = Counter("forecart_requests", "Replies.", ["path", "status"], registry=self._registry)
         self._seconds = Histogram(
             "forecart_answer_seconds",
-            "From a whole request to its answer.",
-            ["path"],
+            "From a whole request to its answer, by the source of the first candidate.",
+            ["path", "source"],
             buckets=_BUCKETS,
-            registry=self._registry,
-        )
-        self._answers = Counter(
-            "forecart_answers",
-            "Answers by the source of the first candidate.",
-            ["source"],
             registry=self._registry,
         )
         self._degraded = Counter(
@@ -72,8 +66,7 @@ class Telemetry:
 
     def answered(self, path: str, seconds: float, source: str, degraded: Sequence[str]) -> None:
         """Counts an answer."""
-        self._child(self._seconds, path).observe(seconds)
-        self._child(self._answers, source).inc()
+        self._child(self._seconds, path, source).observe(seconds)
         for reason in degraded:
             self._child(self._degraded, reason).inc()
 
