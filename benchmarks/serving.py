@@ -52,6 +52,8 @@ from forecart.serving.server import Listen, serve
 RATE: Final = 300.0
 CONNECTIONS: Final = 32
 OVERLOAD: Final = 3.0
+NUM_REQUESTS: Final = 20_000
+SMALL_USERS: Final = 2000
 NUM_SWITCHES: Final = 20
 ROWS: Final = ("L1", "L5", "L6", "L7")
 
@@ -73,10 +75,11 @@ class World:
     process: "subprocess.Popen[bytes]"
 
     def target(self, path: str, make_body: Callable[[str], bytes], **options: Any) -> Target:
+        """Requests for random users, made beforehand: making them is not what is measured."""
         generator = random.Random(0)
-        users = (f"user-{generator.randrange(self.num_users)}" for _ in itertools.count())
-        requests = (build_request("localhost", path, make_body(user)) for user in users)
-        return Target("127.0.0.1", self.port, requests, **options)
+        users = [f"user-{generator.randrange(self.num_users)}" for _ in range(NUM_REQUESTS)]
+        requests = [build_request("localhost", path, make_body(user)) for user in users]
+        return Target("127.0.0.1", self.port, itertools.cycle(requests), **options)
 
     def memory_mb(self) -> float:
         """Resident memory of the processes that serve."""
@@ -211,17 +214,18 @@ def measure_l6(world: World, *, num_switches: int) -> dict[str, Any]:
         return None
 
     def switch() -> None:
-        for number in range(num_switches):
-            if number % 4 == 3:
+        for number in range(1, num_switches + 1):
+            if number % 4 == 0:
                 publisher.roll_back()
             else:
                 publish_marked(publisher, number, scores)
+            done.append(number)
 
-    publish_marked(publisher, num_switches, scores)
-    time.sleep(2)
-    target = world.target(
-        "/v1/advertisers", lambda user: ask(f"user-{int(user[5:]) % MARKED_USERS}"), check=check
-    )
+    done: list[int] = []
+    publish_marked(publisher, 0, scores)
+    while read_release(world) not in scores:
+        time.sleep(0.1)
+    target = world.target("/v1/advertisers", ask, check=check)
     thread = threading.Thread(target=switch)
     thread.start()
     reports = []
@@ -229,20 +233,30 @@ def measure_l6(world: World, *, num_switches: int) -> dict[str, Any]:
         reports.append(asyncio.run(drive_open(target, rate=RATE / 3, duration_s=2, seed=len(reports))))
     thread.join()
     report = merge(reports)
-    return {"switches": num_switches, "releases_seen": len(seen), "wrong": dict(wrong), **report.describe()}
+    return {"switches": len(done), "releases_seen": len(seen), "wrong": dict(wrong), **report.describe()}
 
 
-MARKED_USERS: Final = 2000
+def read_release(world: World) -> str | None:
+    """The release that the server answers from."""
+    seen: list[str | None] = []
+
+    def check(status: int, body: bytes) -> None:
+        seen.append(json.loads(body)["release"])
+
+    asyncio.run(
+        drive_closed(world.target("/v1/advertisers", ask, check=check), connections=1, duration_s=0.01)
+    )
+    return seen[-1]
 
 
 def publish_marked(publisher: Publisher, number: int, scores: dict[str, float]) -> None:
     """Publishes a release whose every first score is the number of its publishing."""
 
     def make(suppressed: Any) -> ReleaseParts:
-        parts = publishing.make_parts(MARKED_USERS)
+        parts = publishing.make_parts(SMALL_USERS)
 
         def blocks() -> Iterator[Any]:
-            for records in publishing.make_blocks(MARKED_USERS):
+            for records in publishing.make_blocks(SMALL_USERS):
                 records["advertiser_score"][:] = float(number + 1)
                 yield records
 
@@ -321,10 +335,14 @@ def main() -> None:
     }
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "releases"
-        Publisher(root, EmbeddedStore(root)).publish(lambda suppressed: publishing.make_parts(asked.users))
+        roots = {}
+        for num_users in {asked.users, SMALL_USERS}:
+            root = roots[num_users] = Path(folder) / str(num_users)
+            parts = publishing.make_parts(num_users)
+            Publisher(root, EmbeddedStore(root)).publish(lambda suppressed, parts=parts: parts)  # type: ignore[misc]
         for row in rows:
-            with serving(root, asked.users, Path(folder)) as world:
+            num_users = SMALL_USERS if row == "L6" else asked.users
+            with serving(roots[num_users], num_users, Path(folder)) as world:
                 figures[row] = measures[row](world)
             print(row, json.dumps(figures[row], indent=2), flush=True)
     load = os.getloadavg()

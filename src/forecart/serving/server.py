@@ -26,6 +26,8 @@ except ModuleNotFoundError:  # pragma: no cover
 
 _STOP_S: Final = 8
 """A process that has not stopped by then is killed."""
+_MAX_CONNECTIONS: Final = 8192
+"""Of one process. The next one waits until another closes, unlike a request too many, which is refused."""
 _METRICS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -74,6 +76,7 @@ def serve(launch: Launch, listen: Listen, *, load: Callable[[Launch], Any] = loa
             websockets=False,
             log_level=LogLevels.warning,
             respawn_failed_workers=True,
+            backpressure=_MAX_CONNECTIONS,
             workers_kill_timeout=_STOP_S,
         )
         server.serve(target_loader=partial(load, launch), wrap_loader=False)
