@@ -158,6 +158,14 @@ def test_other_paths_and_methods_are_404_and_405(server):
     assert server.client.request("DELETE", "/healthz").status_code == 405
 
 
+def test_openrtb_without_anything_to_bid_is_204_and_malformed_is_400(server):
+    request = {"id": "r", "imp": [{"id": "1"}], "user": {"buyeruid": "nobody"}, "tmax": 100, "ext": {"x": 1}}
+    reply = server.post("/openrtb", request)
+    assert (reply.status_code, reply.content) == (204, b"")
+    for malformed in ({}, {"id": "r"}, {"id": "r", "imp": []}, []):
+        assert server.post("/openrtb", malformed).status_code == 400
+
+
 def post_admin(server, path, token, body):
     headers = {} if token is None else {"authorization": token}
     return server.post(path, body, headers=headers).status_code

@@ -27,11 +27,15 @@ from forecart.serving.answers import (
 from forecart.serving.asgi import Bounds, HttpApp, HttpError, Incoming, Reply, Route
 from forecart.serving.ladder import Reading
 from forecart.serving.openapi import describe_routes
+from forecart.serving.openrtb import BidRequest, read_ask, read_bid_request
 from forecart.serving.parts import Parts
 from forecart.serving.telemetry import METRICS_TYPE
 
 _MIN_STORE_S: Final = 0.001
 """With less time than that a store is not asked."""
+_REST_MS: Final = 5.0
+"""What is kept of a deadline for everything but the store."""
+_NO_BID: Final = Reply(b"", 204)
 
 
 class App:
@@ -57,6 +61,7 @@ class App:
             Route("POST", "/v1/advertisers", self.advertisers, AdvertiserAsk, AdvertiserAnswer),
             Route("POST", "/v1/candidates", self.candidates, CandidateAsk, CandidateAnswer),
             Route("POST", "/v1/candidates:batch", self.batch, CandidateBatch, CandidateAnswers),
+            Route("POST", "/openrtb", self.openrtb, BidRequest),
             *Admin(self._parts).routes(),
             Route("GET", "/healthz", self.health, gives=Done),
             Route("GET", "/readyz", self.ready, gives=Readiness),
@@ -111,6 +116,14 @@ class App:
             self._count(incoming, answer, begin)
         return Reply(self._encode(CandidateAnswers(answers)))
 
+    async def openrtb(self, incoming: Incoming) -> Reply:
+        """Bids for an OpenRTB 2.6 request; 204 where there is nothing to bid."""
+        begin = time.perf_counter()
+        ask = read_ask(read_bid_request(incoming.body))
+        answer = self._service.candidates(ask, await self._read(ask))
+        self._count(incoming, answer, begin)
+        return _NO_BID
+
     def _count(self, incoming: Incoming, answer: AdvertiserAnswer | CandidateAnswer, begin: float) -> None:
         seconds = time.perf_counter() - begin
         self._parts.telemetry.answered(incoming.path, seconds, answer.source, answer.degraded)
@@ -119,7 +132,8 @@ class App:
         if self._threads is None:
             return self._service.read(ask)
         settings = self._parts.settings
-        budget_s = min(settings.store_budget_ms, ask.deadline_ms or settings.deadline_ms) / 1e3
+        left_ms = (ask.deadline_ms or settings.deadline_ms) - _REST_MS
+        budget_s = min(settings.store_budget_ms, left_ms) / 1e3
         if budget_s < _MIN_STORE_S:
             return self._service.read_nothing("deadline")
         future = asyncio.get_running_loop().run_in_executor(self._threads, self._service.read, ask)
