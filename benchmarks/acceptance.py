@@ -113,6 +113,14 @@ def measure_r16() -> Outcome:
     )
 
 
+def measure_i3() -> Outcome:
+    return count_tests("tests/ads/test_eligibility.py", least=14)
+
+
+def measure_i4() -> Outcome:
+    return count_tests("tests/ads/test_blending.py", least=6)
+
+
 def measure_l3() -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         # The better of two: what else the machine does shows in the slowest hundredth.
@@ -225,6 +233,8 @@ ROWS = (
     Row("S1", "nothing unpickles or evaluates; malicious files are refused", "all pass", measure_s1),
     Row("E1", "measures agree with independent oracles to 1e-9", "all pass", measure_e1),
     Row("E2", "what arrives after the cut-off changes nothing", "all pass", measure_e2),
+    Row("I3", "eligibility is as a naive oracle says; lists fill up", "0 differences", measure_i3),
+    Row("I4", "blending keeps quotas and caps, the same in every process", "all pass", measure_i4),
     Row("L3", "a lookup in the embedded store, 1 M users", "p50 <= 10 us, p99 <= 50 us", measure_l3),
     Row("L9", "the whole pipeline; a run again with nothing new", "<= 8 GB; <= 10 s", measure_l9),
 )

@@ -9,6 +9,7 @@ L1  advertiser lookups with consent and a filter at open-loop Poisson moments, i
 L5  three times the peak of `/v1/candidates`: what is still answered, how fast the rest is refused, memory.
 L6  releases published and rolled back under load.
 L7  SIGTERM under load.
+L8  lookups for long: the slope of memory after a minute, descriptors and threads (only where it is named).
 
 A latency counts from the moment a request was due. `lag_ms` is how late the generator itself sent: what it
 adds to the latencies of both. Writes `results/serving.json`.
@@ -55,6 +56,7 @@ OVERLOAD: Final = 3.0
 NUM_REQUESTS: Final = 20_000
 SMALL_USERS: Final = 2000
 NUM_SWITCHES: Final = 20
+SOAK_RATE: Final = 200.0
 ROWS: Final = ("L1", "L5", "L6", "L7")
 
 
@@ -90,6 +92,11 @@ class World:
             if line.startswith("VmRSS")
         ]
         return sum(kib) / 1024
+
+    def count_resources(self) -> tuple[int, int]:
+        """Open descriptors and threads of the processes that serve."""
+        children = [Path(f"/proc/{child}") for child in _children(self.process.pid)]
+        return tuple(sum(len(list((one / kind).iterdir())) for one in children) for kind in ("fd", "task"))  # type: ignore[return-value]
 
 
 def ask(user: str) -> bytes:
@@ -289,6 +296,33 @@ def measure_l7(world: World) -> dict[str, Any]:
     return {"exit_code": code, "stop_s": stop_s, **report[0].describe()}
 
 
+def measure_l8(world: World, *, seconds: float) -> dict[str, Any]:
+    """A steady load: memory, open descriptors and threads, looked at every few seconds."""
+    looks: list[tuple[float, float, int, int]] = []
+    is_over = threading.Event()
+
+    def look() -> None:
+        begin = time.perf_counter()
+        while not is_over.wait(2):
+            looks.append((time.perf_counter() - begin, world.memory_mb(), *world.count_resources()))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    report = asyncio.run(drive_open(world.target("/v1/advertisers", ask), rate=SOAK_RATE, duration_s=seconds))
+    is_over.set()
+    thread.join()
+    warm = [one for one in looks if one[0] > min(60, seconds / 2)]
+    slope = statistics.linear_regression([one[0] / 3600 for one in warm], [one[1] for one in warm]).slope
+    descriptors, threads = ([one[place] for one in warm] for place in (2, 3))
+    return {
+        "memory_mb": [warm[0][1], warm[-1][1]],
+        "memory_mb_per_hour": slope,
+        "descriptors": [min(descriptors), max(descriptors)],
+        "threads": [min(threads), max(threads)],
+        **report.describe(),
+    }
+
+
 def merge(reports: Sequence[LoadReport]) -> LoadReport:
     whole = LoadReport()
     for report in reports:
@@ -319,6 +353,7 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=60, help="of L1 for each endpoint; a third of it for L5"
     )
+    parser.add_argument("--soak", type=float, default=300, help="seconds of L8")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are written")
     parser.add_argument("--serve", nargs=2, metavar=("ROOT", "PORT"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -332,6 +367,7 @@ def main() -> None:
         "L5": lambda world: measure_l5(world, seconds=asked.seconds / 3),
         "L6": lambda world: measure_l6(world, num_switches=NUM_SWITCHES),
         "L7": measure_l7,
+        "L8": lambda world: measure_l8(world, seconds=asked.soak),
     }
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:

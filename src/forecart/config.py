@@ -111,6 +111,8 @@ class CandidatesConfig(Section):
     as_of: Moment | Literal["latest"] = "latest"
     """Up to when histories are read; `latest` is right after the last event of the log."""
     eligibility: EligibilityRules = EligibilityRules()
+    max_carry_days: PositiveInt = 7
+    """A daily run keeps the list of a user without news for at most so long, then makes it anew."""
     block_users: PositiveInt = 512
     """Users scored at once; a finished block of `block_users * 32` users is one file."""
 

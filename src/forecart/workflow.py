@@ -51,9 +51,18 @@ from forecart.training.trained_model import load_trained
 class Workflow:
     """One run: a configuration, a folder, and the stages between them."""
 
-    def __init__(self, config: RunConfig, folder: Path, *, reporter: Reporter | None = None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        *,
+        reporter: Reporter | None = None,
+        day_folder: Path | None = None,
+    ) -> None:
         self.config = config
         self.folder = folder
+        # Where the sequences are: a day (`daily.py`) has its own, and the models of its run.
+        self.day_folder = day_folder or folder
         self.plan = RunPlan(config, folder)
         self.reporter = reporter or SilentReporter()
 
@@ -132,7 +141,7 @@ class Workflow:
             if is_needed:
                 artifacts.begin_stage(folder, key, resumable="part-*.parquet")
                 facts = write_candidates(
-                    self._candidate_task(level),
+                    self.candidate_task(level),
                     folder,
                     report=lambda done, total: self.reporter.progress("listing candidates", done, total),
                 )
@@ -154,7 +163,7 @@ class Workflow:
     @cached_property
     def data(self) -> Sequences:
         """The finished sequences."""
-        return Sequences.load(self.folder / "sequences")
+        return Sequences.load(self.day_folder / "sequences")
 
     @cached_property
     def catalogue(self) -> pl.DataFrame:
@@ -184,7 +193,8 @@ class Workflow:
             raise ArtifactError(
                 f"{folder} must hold a trained model, it does not: run `forecart train` first"
             )
-        return ModelScorer(system, load_trained(folder), self.builder(level), self.successors.get(level))
+        model = load_trained(folder, self.data)
+        return ModelScorer(system, model, self.builder(level), self.successors.get(level))
 
     @cached_property
     def successors(self) -> dict[Level, SuccessorTerm]:
@@ -310,7 +320,8 @@ class Workflow:
 
     # --- candidates -----------------------------------------------------------------------------------
 
-    def _candidate_task(self, level: Level) -> CandidateTask:
+    def candidate_task(self, level: Level) -> CandidateTask:
+        """Returns what the lists of a level are made from."""
         settings = self.config.candidates
         as_of_us = self._candidates_as_of_us()
         eligible = read_eligibility(

@@ -33,6 +33,17 @@ class Server:
         assert reply.status_code == 200, reply.text
         return reply.json()
 
+    def memory_mb(self):
+        """Resident memory of the processes that serve."""
+        kib = [
+            int(line.split()[1])
+            for task in Path(f"/proc/{self.process.pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+            for line in Path(f"/proc/{child}/status").read_text().splitlines()
+            if line.startswith("VmRSS")
+        ]
+        return sum(kib) / 1024
+
     def stop(self):
         """Sends SIGTERM and returns the exit code."""
         self.process.send_signal(signal.SIGTERM)

@@ -1,5 +1,6 @@
 """`forecart serve` over HTTP: what it answers, what it refuses, and that it stops as it should."""
 
+import gzip
 import hashlib
 import json
 import socket
@@ -141,6 +142,18 @@ def test_bodies_over_the_limit_are_413(server):
 
     assert server.client.post("/v1/advertisers", content=chunks()).status_code == 413
     assert server.client.get("/healthz").status_code == 200
+
+
+def test_what_is_refused_leaves_no_memory_behind(server):
+    bomb = gzip.compress(bytes(10_000_000))
+    large = bytes(1_000_000)
+    before = server.memory_mb()
+    for _ in range(60):
+        assert server.client.post("/v1/candidates", content=large).status_code == 413
+        reply = server.client.post("/v1/candidates", content=bomb, headers={"content-encoding": "gzip"})
+        assert reply.status_code == 415
+        assert server.client.post("/v1/candidates", content=b"[" * 60_000).status_code == 400
+    assert server.memory_mb() - before < 50
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, identity"])

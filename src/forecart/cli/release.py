@@ -19,6 +19,7 @@ from forecart.cli.terminal import (
     to_printable,
     told,
 )
+from forecart.observe import Reporter
 from forecart.publish.pointer import Pointer
 from forecart.publish.publisher import KEEP, Publisher
 from forecart.publish.release import read_manifest
@@ -31,6 +32,8 @@ from forecart.publish.suppression import Reason
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 DEFAULT_ROOT: Final = Path("releases")
+TTL_DAYS: Final = 14.0
+"""Longer than a daily run carries a list (`candidates.max_carry_days`)."""
 _DAY_S: Final = 86_400
 _US: Final = 1_000_000
 # A publisher has time: it waits where a reader would answer from its fallback.
@@ -58,7 +61,7 @@ def publish(  # noqa: PLR0913  (the options of the command)
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     releases: RootOption = DEFAULT_ROOT,
     store: StoreOption = None,
-    ttl_days: Annotated[float, typer.Option(min=0.01, help="A list is served so long after its moment.")] = 7,
+    ttl_days: Annotated[float, typer.Option(min=0.01, help="How long a list is served.")] = TTL_DAYS,
     keep: Annotated[int, typer.Option(min=2, help="Releases to keep.")] = KEEP,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -69,17 +72,32 @@ def publish(  # noqa: PLR0913  (the options of the command)
     gate: users, numbers, recall, personal lists, nobody suppressed), loads the store and moves the pointer.
     The same run again changes nothing; whatever fails, what was served before still is. Prints the id.
     """
-    with told(quiet=quiet) as reporter, _opened(releases, store) as opened:
+    with told(quiet=quiet) as reporter:
+        pointer = publish_run(run, releases, store, keep=keep, ttl_days=ttl_days, reporter=reporter)
+    _print_pointer(pointer, as_json=as_json)
+
+
+def publish_run(  # noqa: PLR0913  (the options of the command)
+    run: Path,
+    releases: Path,
+    store: str | None,
+    *,
+    day: Path | None = None,
+    keep: int = KEEP,
+    ttl_days: float = TTL_DAYS,
+    reporter: Reporter,
+) -> Pointer:
+    """Publishes a run, or a day of it, and returns the pointer; see `Publisher.publish`."""
+    with _opened(releases, store) as opened:
         publisher = Publisher(
             releases,
             opened,
             keep=keep,
             report=lambda done, total: reporter.progress("loading the store", done, total),
         )
-        pointer = publisher.publish(
-            lambda suppressed: read_run(run, suppressed=suppressed, ttl_s=int(ttl_days * _DAY_S))
+        return publisher.publish(
+            lambda suppressed: read_run(run, day=day, suppressed=suppressed, ttl_s=int(ttl_days * _DAY_S))
         )
-    _print_pointer(pointer, as_json=as_json)
 
 
 @app.command(epilog=examples("forecart release rollback", "forecart release rollback ID"))

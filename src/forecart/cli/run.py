@@ -1,9 +1,18 @@
-"""`forecart run`, `train` and `evaluate`: the stages of a configuration, each only where it is missing."""
+"""`forecart run`, `train` and `evaluate`: the stages of a configuration, each only where it is missing.
+
+With a moment, `run` is a day of the daily cycle: new lists on the models there are, and a release of them.
+"""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 import forecart
-from forecart.api import open_workflow
+from forecart.api import open_workflow, require_training
+from forecart.cli.release import publish_run
 from forecart.cli.result_table import compare_all, print_results
 from forecart.cli.terminal import (
     ConfigArgument,
@@ -15,18 +24,40 @@ from forecart.cli.terminal import (
     print_json,
     told,
 )
+from forecart.config import load_config
+from forecart.errors import ConfigError
+
+_MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands."""
-    app.command(epilog=examples("forecart run forecart.toml", "forecart run nano --output runs/try"))(run)
+    app.command(
+        epilog=examples(
+            "forecart run forecart.toml",
+            "forecart run nano --output runs/try",
+            "forecart run forecart.toml --as-of 2025-06-02 --publish releases   # every night",
+        )
+    )(run)
     app.command(epilog=examples("forecart train forecart.toml"))(train)
     app.command(epilog=examples("forecart evaluate forecart.toml --json"))(evaluate)
 
 
-def run(
+def run(  # noqa: PLR0913  (the options of the command)
     config: ConfigArgument,
     output: OutputOption = None,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=_MOMENTS, metavar="MOMENT", help="A day: lists from what had arrived by then (UTC)."
+        ),
+    ] = None,
+    publish: Annotated[
+        Path | None, typer.Option(help="With --as-of: folder of releases to publish the lists in.")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="With --publish: URL of a Redis or Valkey server to serve from.")
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -36,10 +67,54 @@ def run(
 
     What is complete is skipped and what was interrupted is continued; a changed setting redoes what
     depends on it and nothing else. The last line of the output is the path of the report.
+
+    With --as-of nothing is trained: the log is read up to that moment, lists are made anew for users of
+    whom something arrived since the day before, all others are kept for at most `max_carry_days`, and
+    with --publish the result is checked and served. Prints the folder of the day, or the release. Exits
+    with 2 where anything fails; what was served is then served on.
     """
+    if as_of is not None:
+        _run_day(
+            config, output, as_of.replace(tzinfo=UTC), publish=publish, store=store, flags=(as_json, quiet)
+        )
+        return
+    if publish is not None:
+        raise ConfigError(
+            "--publish goes with --as-of; a whole run is published by `forecart release publish RUN`"
+        )
     with told(quiet=quiet) as reporter:
         finished = forecart.run(config, folder=output, reporter=reporter)
     show_result(finished, as_json=as_json)
+
+
+def _run_day(
+    config: str,
+    output: Path | None,
+    as_of: datetime,
+    *,
+    publish: Path | None,
+    store: str | None,
+    flags: tuple[bool, bool],
+) -> None:
+    as_json, quiet = flags
+    require_training()
+    from forecart.daily import run_day
+
+    read = load_config(config)
+    folder = output or Path("runs") / read.name
+    with told(quiet=quiet) as reporter:
+        day = run_day(read, folder, as_of, reporter=reporter)
+        found: dict[str, Any] = {"folder": day.folder, "as_of": as_of.isoformat(), **day.facts}
+        if publish is not None:
+            pointer = publish_run(folder, publish, store, day=day.folder, reporter=reporter)
+            found["release"] = asdict(pointer)
+    if as_json:
+        print_json(found)
+        return
+    for plural, facts in day.facts.items():
+        shown = f"{facts['num_encoded']:,} of {facts['num_users']:,} users anew in {facts['seconds']:.1f} s"
+        typer.echo(f"{plural}: {shown}")
+    typer.echo(str(found["release"]["release_id"] if publish is not None else day.folder))
 
 
 def train(

@@ -28,25 +28,29 @@ _METRICS: Final = ("recall_at_10", "recall_at_20", "recall_at_100", "p90_coverag
 _SERVED: Final = "model-0"
 
 
-def read_run(run: Path, *, suppressed: Set[str] = frozenset(), ttl_s: int) -> ReleaseParts:
+def read_run(
+    run: Path, *, day: Path | None = None, suppressed: Set[str] = frozenset(), ttl_s: int
+) -> ReleaseParts:
     """Returns the parts of a release from the folder of a finished run.
 
     Args:
         run: with candidates of one level or both.
+        day: the folder of a day of it, whose candidates are published in place of the run's own.
         suppressed: keys of who is left out (`suppression_key`).
         ttl_s: how long a record is served.
 
     Raises:
         ArtifactError: the run has no candidates, or its levels are of different moments.
     """
-    levels: list[Level] = [level for level in PLURAL if (_folder(run, level) / artifacts.MANIFEST).is_file()]
+    made = day or run
+    levels: list[Level] = [level for level in PLURAL if (_folder(made, level) / artifacts.MANIFEST).is_file()]
     if not levels:
-        raise ArtifactError(f"{run} has no candidates to publish: finish it with `forecart run CONFIG`")
-    tables = {level: CandidateTable.open(run, level) for level in levels}
+        raise ArtifactError(f"{made} has no candidates to publish: finish it with `forecart run CONFIG`")
+    tables = {level: CandidateTable.open(made, level) for level in levels}
     moments = {table.facts["as_of_us"] for table in tables.values()}
     if len(moments) > 1:
-        raise ArtifactError(f"all candidates of {run} must be of one moment, they are not: run it again")
-    vocabularies = run / "sequences" / "vocabularies"
+        raise ArtifactError(f"all candidates of {made} must be of one moment, they are not: run it again")
+    vocabularies = made / "sequences" / "vocabularies"
     users = Vocabulary.load(vocabularies / "users")
     everyone = users.id_series(np.arange(FIRST_INDEX, len(users)))
     is_kept = _find_kept(everyone, suppressed)
@@ -129,6 +133,9 @@ class CandidateTable:
         records[f"{kind}_score"][row, place] = part[columns.SCORE].to_numpy()
         records[f"is_repeat_{kind}"][row, place] = part[columns.IS_REPEAT].to_numpy()
         records[f"num_{kind}s"] = np.bincount(row, minlength=len(records))
+        # A list that a day carried is as old as it is, and a record as its older list.
+        as_of_us = part[columns.AS_OF].dt.timestamp("us").to_numpy()
+        np.minimum.at(records["as_of_us"], row, as_of_us)
         if kind == "item":
             records["vector"] = artifacts.read_npy(self.folder / user_vectors_name(number))
 

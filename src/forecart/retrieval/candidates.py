@@ -25,6 +25,7 @@ from forecart.retrieval.candidate_files import (
     part_name,
     user_vectors_name,
 )
+from forecart.retrieval.carry import CarriedPart, Carry
 from forecart.retrieval.exact import TopK, score_exact, search_exact
 from forecart.retrieval.scorer import ModelScorer
 from forecart.sequences.population import POPULARITY_DAYS
@@ -64,14 +65,13 @@ class CandidateTask:
         """Users of one file; the last may hold fewer."""
         return self.block_users * BLOCKS_PER_PART
 
-    def blocks(self) -> list[npt.NDArray[np.int32]]:
-        """Returns the users of each block."""
-        everyone = np.arange(FIRST_INDEX, len(self.users), dtype=np.int32)
-        return [everyone[at : at + self.block_users] for at in range(0, len(everyone), self.block_users)]
-
 
 def write_candidates(
-    task: CandidateTask, folder: Path, *, report: Callable[[int, int], None] | None = None
+    task: CandidateTask,
+    folder: Path,
+    *,
+    carry: Carry | None = None,
+    report: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Writes the lists of every user to `part-*.parquet` and returns counts.
 
@@ -83,23 +83,50 @@ def write_candidates(
     Args:
         task: what to list.
         folder: parts that are there already are kept; empty it when the inputs changed.
+        carry: lists of an earlier day that are kept where nothing is new; they keep their `as_of`.
         report: called with (users done, users in all).
     """
-    blocks = task.blocks()
-    for number, start in enumerate(range(0, len(blocks), BLOCKS_PER_PART)):
-        path = folder / part_name(number)
-        if not path.exists():
-            frames, vectors = [], []
-            for at, user_index in enumerate(blocks[start : start + BLOCKS_PER_PART], start):
-                users = task.scorer.embed(task.as_of_us, user_index)
-                frames.append(_list_block(task, users))
-                vectors.append(users.vector_BD.cpu().numpy().astype(np.float16))
-                if report is not None:
-                    report(at * task.block_users + len(user_index), len(task.users) - FIRST_INDEX)
-            artifacts.write_npy(folder / user_vectors_name(number), np.concatenate(vectors))
-            artifacts.write_parquet(path, pl.concat(frames))
+    num_users, num_carried = task.users.num_ids, 0
+    for number, first in enumerate(range(0, num_users, task.users_per_part)):
+        last = min(first + task.users_per_part, num_users)
+        user_index = np.arange(FIRST_INDEX + first, FIRST_INDEX + last, dtype=np.int32)
+        part = carry.read_part(number, user_index) if carry else None
+        num_carried += 0 if part is None else int(part.is_carried.sum())
+        if not (folder / part_name(number)).exists():
+            lists, vectors = _make_part(task, user_index, part, report=report)
+            artifacts.write_npy(folder / user_vectors_name(number), vectors)
+            artifacts.write_parquet(folder / part_name(number), lists)
     _write_candidates_themselves(task, folder)
-    return _count(task, folder)
+    return {**_count(task, folder), "num_carried": num_carried}
+
+
+def _make_part(
+    task: CandidateTask,
+    user_index: npt.NDArray[np.int32],
+    carried: CarriedPart | None,
+    *,
+    report: Callable[[int, int], None] | None,
+) -> tuple[pl.DataFrame, npt.NDArray[np.float16]]:
+    """Returns the lists and vectors of the users of a part, those that are carried among them."""
+    is_new = np.ones(len(user_index), np.bool_) if carried is None else ~carried.is_carried
+    new = user_index[is_new]
+    frames = [] if carried is None else [carried.lists]
+    found = [] if carried is None else [carried.vectors]
+    for at in range(0, len(new), task.block_users):
+        users = task.scorer.embed(task.as_of_us, new[at : at + task.block_users])
+        frames.append(_list_block(task, users))
+        found.append(users.vector_BD.cpu().numpy().astype(np.float16))
+        if report is not None:
+            done = int(new[min(at + task.block_users, len(new)) - 1]) + 1 - FIRST_INDEX
+            report(done, task.users.num_ids)
+    vectors = np.concatenate(found)
+    place = np.concatenate([np.flatnonzero(~is_new), np.flatnonzero(is_new)])
+    vectors[place] = vectors.copy()
+    lists = pl.concat(frames)
+    if carried is not None:
+        order = np.lexsort((lists[columns.RANK].to_numpy(), task.users.index(lists[columns.USER_ID])))
+        lists = lists[order]
+    return lists, vectors
 
 
 def _write_candidates_themselves(task: CandidateTask, folder: Path) -> None:

@@ -52,6 +52,14 @@ class CandidateFeatures:
         """N."""
         return len(self.content)
 
+    def grow(self, advertiser: npt.NDArray[np.int32]) -> "CandidateFeatures":
+        """Returns the features with a row for each of `advertiser`, [N]: zeros where they had none."""
+        num_new = len(advertiser) - self.num_candidates
+        rest = {name: getattr(self, name) for name in ("content", "metadata", "collaborative")}
+        grown = {name: np.pad(values, ((0, num_new), (0, 0))) for name, values in rest.items()}
+        owner = np.concatenate([self.advertiser, advertiser[self.num_candidates :]])
+        return CandidateFeatures(**grown, advertiser=owner)
+
     def save(self, folder: Path) -> None:
         """Writes one `.npy` per array."""
         for name in _ARRAYS:

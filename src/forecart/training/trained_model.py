@@ -36,6 +36,7 @@ SETTINGS_FILE: Final = "settings.json"
 # Raised when the same inputs give another model or other files.
 TRAINED_FORMAT: Final = 3
 _FEATURES: Final = "features"
+_ID_TABLE: Final = "candidate_tower.id.weight"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,12 @@ class LevelFeatures:
         """Writes both."""
         self.advertiser.save(folder / "advertiser")
         self.item.save(folder / "item")
+
+    def grow(self, sequences: Sequences) -> "LevelFeatures":
+        """Returns the features with rows for all candidates of `sequences`: zeros where they had none."""
+        owner = np.asarray(sequences.item_advertiser)
+        none = np.zeros(len(sequences.advertisers), np.int32)
+        return LevelFeatures(self.advertiser.grow(none), self.item.grow(owner))
 
     @classmethod
     def load(cls, folder: Path) -> "LevelFeatures":
@@ -151,8 +158,14 @@ def save_trained(
     )
 
 
-def load_trained(folder: Path) -> TwoTower:
+def load_trained(folder: Path, sequences: Sequences | None = None) -> TwoTower:
     """Loads a trained model, ready to embed.
+
+    Args:
+        folder: of the model.
+        sequences: whose candidates it is to score, those of the training first; the training's without. Of
+            one that came since nothing static is known, and what is learned per candidate is that of nobody:
+            its prior and users' own histories find it, its vector waits for the next training.
 
     Raises:
         ArtifactError: a file is missing or damaged, or the model is of another format.
@@ -163,13 +176,27 @@ def load_trained(folder: Path) -> TwoTower:
             f"a trained model of format {TRAINED_FORMAT} is read, {folder} is of "
             f"format {facts.get('format')}: train it again"
         )
+    features = LevelFeatures.load(folder / _FEATURES)
+    if sequences is not None:
+        features = features.grow(sequences)
     model = build_model(
-        LevelFeatures.load(folder / _FEATURES),
+        features,
         level=facts["level"],
         settings=ModelSettings.model_validate(facts["model"]),
         is_causal=facts["is_causal"],
         seed=0,
     )
-    model.load_state_dict(read_tensors(folder / WEIGHTS_FILE))
+    weights = read_tensors(folder / WEIGHTS_FILE)
+    if model.bias is not None:
+        weights["bias"] = _grow(weights["bias"], model.num_candidates, fill=float(weights["bias"].min()))
+    if model.settings.id_embedding == "table":
+        weights[_ID_TABLE] = _grow(weights[_ID_TABLE], model.num_candidates, fill=0.0)
+    model.load_state_dict(weights)
     model.eval()
     return model
+
+
+def _grow(value_ND: torch.Tensor, num_candidates: int, *, fill: float) -> torch.Tensor:
+    """Returns what is learned per candidate with a row for each."""
+    rows = value_ND.new_full((num_candidates - len(value_ND), *value_ND.shape[1:]), fill)
+    return torch.cat([value_ND, rows])

@@ -1,0 +1,156 @@
+"""Which ads may be shown to a request now: masks over the ads of a snapshot, made once and kept.
+
+What does not depend on the request (status, schedule, budgets) is one mask that holds until the next moment
+at which a schedule turns or a day begins; targeting is one mask for each audience that asks. Blocked
+advertisers and categories and frequency caps come on top, for each request. Everything fails closed: an ad
+is eligible where every rule says so, and not where one cannot be read.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from forecart.ads.request import AdRequest
+from forecart.ads.snapshot import NOBODY, Snapshot, Targeting
+from forecart.sequences.vocabulary import FIRST_INDEX
+
+BoolArray = npt.NDArray[np.bool_]
+Audience = tuple[str | None, str | None, str | None, frozenset[str]]
+MAX_AUDIENCES: Final = 256
+CATEGORY_SEPARATOR: Final = " > "
+_DAY_US: Final = 86_400_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class _Mask:
+    """Ads that may be shown from one moment to another, and the advertisers that have one."""
+
+    from_us: int
+    until_us: int
+    ads_A: BoolArray
+    advertisers_N: BoolArray
+
+
+class Eligibility:
+    """Eligibility in one snapshot; keeps the masks of the audiences that asked last."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._open: _Mask | None = None
+        self._by_audience: OrderedDict[tuple[Audience, bool], _Mask] = OrderedDict()
+        self._by_path: dict[str, BoolArray] = {}
+
+    def ads(self, request: AdRequest) -> BoolArray:
+        """Returns which ads may be shown, [A]; not to be changed."""
+        is_eligible_A = self._audience_mask(request).ads_A
+        return self._without_blocked(request, is_eligible_A) if _is_particular(request) else is_eligible_A
+
+    def advertisers(self, request: AdRequest) -> BoolArray:
+        """Returns which advertisers have an ad that may be shown, [N]; not to be changed."""
+        if not _is_particular(request):
+            return self._audience_mask(request).advertisers_N
+        return _any_by_advertiser(self.snapshot, self.ads(request))
+
+    def _audience_mask(self, request: AdRequest) -> _Mask:
+        # Whether caps can be told decides about capped ads at all.
+        key = request.audience, request.shown is not None
+        mask = self._by_audience.get(key)
+        if mask is None or not mask.from_us <= request.now_us < mask.until_us:
+            mask = self._make_audience_mask(request)
+            self._by_audience[key] = mask
+            if len(self._by_audience) > MAX_AUDIENCES:
+                self._by_audience.popitem(last=False)
+        return mask
+
+    def _make_audience_mask(self, request: AdRequest) -> _Mask:
+        snapshot, opened = self.snapshot, self._opened(request.now_us)
+        is_target_T = np.array([_is_target(one, request.audience) for one in snapshot.targetings], np.bool_)
+        is_group_G = is_target_T[snapshot.groups.targeting]
+        if request.shown is None:
+            is_group_G &= snapshot.groups.cap == NOBODY
+        ads_A = opened.ads_A & is_group_G[snapshot.group_A]
+        return _Mask(opened.from_us, opened.until_us, ads_A, _any_by_advertiser(snapshot, ads_A))
+
+    def _opened(self, now_us: int) -> _Mask:
+        """Returns what status, schedules and budgets leave, and from when until when they leave just that."""
+        mask = self._open
+        if mask is None or not mask.from_us <= now_us < mask.until_us:
+            mask = self._open = self._make_opened(now_us)
+        return mask
+
+    def _make_opened(self, now_us: int) -> _Mask:
+        snapshot, campaigns = self.snapshot, self.snapshot.campaigns
+        day = now_us // _DAY_US
+        spent_today = np.where(campaigns.daily_spend_on == day, campaigns.daily_spend_usd, 0.0)
+        spent_today[campaigns.daily_spend_on == NOBODY] = np.nan
+        spent_today[np.isnan(campaigns.daily_spend_usd)] = np.nan
+        is_open_C = campaigns.is_active & (campaigns.starts_us <= now_us) & (now_us < campaigns.ends_us)
+        is_open_C &= np.isinf(campaigns.budget_usd) | (campaigns.spend_usd < campaigns.budget_usd)
+        is_open_C &= np.isinf(campaigns.daily_budget_usd) | (spent_today < campaigns.daily_budget_usd)
+        is_open_G = snapshot.groups.is_active & is_open_C[snapshot.groups.campaign]
+        ads_A = snapshot.is_active_A & is_open_G[snapshot.group_A]
+        turns = np.concatenate([campaigns.starts_us, campaigns.ends_us])
+        from_us = max(day * _DAY_US, int(turns[turns <= now_us].max(initial=0)))
+        until_us = min((day + 1) * _DAY_US, int(turns[turns > now_us].min(initial=np.iinfo(np.int64).max)))
+        return _Mask(from_us, until_us, ads_A, np.zeros(0, np.bool_))
+
+    def _without_blocked(self, request: AdRequest, is_eligible_A: BoolArray) -> BoolArray:
+        snapshot, mask_A = self.snapshot, is_eligible_A.copy()
+        for index in snapshot.advertisers.index(list(request.blocked_advertisers)).tolist():
+            if index >= FIRST_INDEX:
+                mask_A[snapshot.start_N[index] : snapshot.start_N[index + 1]] = False
+        if request.blocked_categories:
+            mask_A &= snapshot.category_A != NOBODY
+            for path in request.blocked_categories:
+                mask_A &= ~self._below(path)
+        if request.shown is not None:
+            mask_A &= ~self._worn_out(request)[snapshot.group_A]
+        return mask_A
+
+    def _below(self, path: str) -> BoolArray:
+        """Returns the ads of a category and of all below it."""
+        is_below_A = self._by_path.get(path)
+        if is_below_A is None:
+            wanted = path.lower() + CATEGORY_SEPARATOR
+            names = [
+                (name.lower() + CATEGORY_SEPARATOR).startswith(wanted) for name in self.snapshot.categories
+            ]
+            is_below_A = np.array([*names, False], np.bool_)[self.snapshot.category_A]
+            if len(self._by_path) < MAX_AUDIENCES:
+                self._by_path[path] = is_below_A
+        return is_below_A
+
+    def _worn_out(self, request: AdRequest) -> BoolArray:
+        """Returns the ad groups of which this user has seen as many ads as the cap allows, [G]."""
+        snapshot = self.snapshot
+        times_G = np.zeros(len(snapshot.groups.cap), np.int64)
+        for ad_id, times in (request.shown or {}).items():
+            place = snapshot.place_of.get(ad_id)
+            if place is not None:
+                times_G[snapshot.group_A[place]] += times
+        is_worn_G: BoolArray = (snapshot.groups.cap != NOBODY) & (times_G >= snapshot.groups.cap)
+        return is_worn_G
+
+
+def _is_particular(request: AdRequest) -> bool:
+    """Whether more than the audience decides."""
+    # With `shown` known and empty, a cap of 0 still decides.
+    return bool(request.blocked_categories or request.blocked_advertisers or request.shown is not None)
+
+
+def _is_target(targeting: Targeting, audience: Audience) -> bool:
+    countries, devices, age_bands, interests = targeting
+    country, device, age_band, has_interests = audience
+    plain = ((countries, country), (devices, device), (age_bands, age_band))
+    if any(wanted is not None and value not in wanted for wanted, value in plain):
+        return False
+    return interests is None or not has_interests.isdisjoint(interests)
+
+
+def _any_by_advertiser(snapshot: Snapshot, mask_A: BoolArray) -> BoolArray:
+    has_one_N = np.zeros(snapshot.num_advertisers, np.bool_)
+    has_one_N[snapshot.advertiser_A[mask_A]] = True
+    return has_one_N

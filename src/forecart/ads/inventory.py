@@ -1,0 +1,228 @@
+"""The inventory of an ad server: read from a folder, changed live, read by requests as a snapshot.
+
+`campaigns`, `ad_groups` and `ads` are Parquet or JSON-lines files. A row that breaks a rule is kept out,
+counted and told with its file and offset. An update makes a new snapshot and swaps one reference, so that a
+request that is under way keeps the one it began with, and the next request sees the change.
+"""
+
+import json
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from forecart.ads.rows import Ad, AdGroup, Campaign, parse_row
+from forecart.ads.snapshot import Snapshot, compile_snapshot
+from forecart.errors import DataError
+from forecart.sequences.vocabulary import Vocabulary
+
+_KINDS: Final[dict[str, Any]] = {"campaign": Campaign, "ad_group": AdGroup, "ad": Ad}
+_FILES: Final = {"campaign": "campaigns", "ad_group": "ad_groups", "ad": "ads"}
+_MAX_TOLD: Final = 1000
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row or an update that was kept out.
+
+    Attributes:
+        source: file.
+        offset: of the row, from 0.
+        reason: which rule it broke.
+    """
+
+    source: str
+    offset: int
+    reason: str
+
+
+class Inventory:
+    """Campaigns, ad groups and ads, and the snapshot of them that requests read.
+
+    Args:
+        advertisers: vocabulary that numbers advertisers, of the release that is served.
+        items: vocabulary that numbers products.
+    """
+
+    def __init__(self, advertisers: Vocabulary, items: Vocabulary) -> None:
+        self._vocabularies = advertisers, items
+        self._rows: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
+        self._lock = threading.Lock()
+        self.rejected: list[Rejected] = []
+        self.num_rejected = 0
+        self.snapshot = self._compile(0)
+
+    @classmethod
+    def read(cls, folder: Path, *, advertisers: Vocabulary, items: Vocabulary) -> "Inventory":
+        """Returns the inventory of a folder.
+
+        Raises:
+            DataError: a file is missing or cannot be read at all.
+        """
+        inventory = cls(advertisers, items)
+        for kind, name in _FILES.items():
+            path, rows = _open_rows(folder, name)
+            for offset, values in rows:
+                inventory._add(kind, values, source=path.name, offset=offset)
+        inventory.snapshot = inventory._compile(1)
+        return inventory
+
+    def renumber(self, advertisers: Vocabulary, items: Vocabulary) -> None:
+        """Numbers advertisers and products as another release does."""
+        with self._lock:
+            self._vocabularies = advertisers, items
+            self.snapshot = self._compile(self.snapshot.version + 1)
+
+    def update(self, updates: Iterable[Mapping[str, Any]], *, source: str = "update") -> int:
+        """Applies updates, in their order, as one change; returns how many were applied.
+
+        An update names what it changes and how: `{"ad": "a7", "set": {"status": "paused"}}`, with `campaign`,
+        `ad_group` or `ad`; `{"campaign": "c1", "set": {"spend_usd": 90.5}}`; `{"ad": "a8", "add": {...}}`
+        with the other fields of a row; `{"ad": "a7", "remove": true}`. One that breaks a rule is kept out
+        and told.
+        """
+        with self._lock:
+            applied = sum(
+                self._apply(one, source=source, offset=offset) for offset, one in enumerate(updates)
+            )
+            if applied:
+                self.snapshot = self._compile(self.snapshot.version + 1)
+        return applied
+
+    def _compile(self, version: int) -> Snapshot:
+        advertisers, items = self._vocabularies
+        campaigns, groups, ads = (self._rows[kind] for kind in _KINDS)
+        return compile_snapshot(campaigns, groups, ads, advertisers=advertisers, items=items, version=version)
+
+    def _add(self, kind: str, values: Any, *, source: str, offset: int) -> bool:
+        try:
+            if isinstance(values, DataError):
+                raise values
+            row = parse_row(_KINDS[kind], values)
+            key: str = getattr(row, f"{kind}_id")
+            if key in self._rows[kind]:
+                raise DataError(f"{kind}_id is unique, {key!r:.80} is there already")
+        except DataError as error:
+            self._reject(Rejected(source, offset, str(error)))
+            return False
+        self._rows[kind][key] = row
+        return True
+
+    def _apply(self, update: Any, *, source: str, offset: int) -> bool:
+        try:
+            kind, key, verb = _read_update(update)
+            rows = self._rows[kind]
+            if verb == "add":
+                return self._add(kind, {f"{kind}_id": key, **update["add"]}, source=source, offset=offset)
+            if key not in rows:
+                raise DataError(f"an update changes what is there, there is no {kind} {key!r:.80}")
+            if verb == "remove":
+                del rows[key]
+                return True
+            rows[key] = _change(rows[key], update["set"])
+        except DataError as error:
+            self._reject(Rejected(source, offset, str(error)))
+            return False
+        return True
+
+    def _reject(self, rejected: Rejected) -> None:
+        self.num_rejected += 1
+        if len(self.rejected) < _MAX_TOLD:
+            self.rejected.append(rejected)
+
+
+class UpdateFollower:
+    """Reads on in a file of updates, one JSON object a line, whenever it is polled.
+
+    A last line without its end is left for the next poll; a file that got shorter is read from its beginning.
+
+    Args:
+        path: of the file, which need not be there yet.
+        inventory: that is changed.
+    """
+
+    def __init__(self, path: Path, inventory: Inventory) -> None:
+        self._path, self._inventory, self._read_bytes = path, inventory, 0
+
+    def poll(self) -> int:
+        """Applies what has been added; returns how many updates were applied."""
+        try:
+            size = self._path.stat().st_size
+        except FileNotFoundError:
+            return 0
+        if size == self._read_bytes:
+            return 0
+        if size < self._read_bytes:
+            self._read_bytes = 0
+        with self._path.open("rb") as handle:
+            handle.seek(self._read_bytes)
+            whole, end, _ = handle.read().rpartition(b"\n")
+        self._read_bytes += len(whole) + len(end)
+        lines = [line for line in whole.splitlines() if line.strip()]
+        return self._inventory.update([_read_line(line) for line in lines], source=self._path.name)
+
+
+def _read_update(update: Any) -> tuple[str, str, str]:
+    if isinstance(update, DataError):
+        raise update
+    kinds = [kind for kind in _KINDS if isinstance(update, Mapping) and kind in update]
+    verbs = [verb for verb in ("add", "set", "remove") if isinstance(update, Mapping) and verb in update]
+    if len(kinds) != 1 or len(verbs) != 1 or len(update) != 2:
+        raise DataError(
+            "an update names one campaign, ad_group or ad and one of add, set and remove, "
+            f"{str(update)!r:.80} arrived"
+        )
+    kind, verb = kinds[0], verbs[0]
+    if not isinstance(update[kind], str) or (verb != "remove" and not isinstance(update[verb], Mapping)):
+        raise DataError(f"an id is a text and {verb} holds fields, {str(update)!r:.80} arrived")
+    if verb == "remove" and update[verb] is not True:
+        raise DataError(f"remove is true, {update[verb]!r:.80} arrived")
+    return kind, update[kind], verb
+
+
+def _change(row: Any, values: Mapping[str, Any]) -> Any:
+    """Returns a row with some fields set, null ones too: parsed with the others left as they are."""
+    wanted = {name: value for name, value in values.items() if not name.endswith("_id")}
+    if len(wanted) < len(values):
+        raise DataError(f"ids do not change, {sorted(set(values) - set(wanted))[0]!r} was to be set")
+    names = {
+        field: value for field, value in asdict(row).items() if field.endswith("_id") and value is not None
+    }
+    if isinstance(row, Ad):
+        names["bid_usd"] = row.bid_usd
+    parsed = asdict(parse_row(type(row), {**names, **wanted}))
+    fields = [{"starts_at": "starts_us", "ends_at": "ends_us"}.get(name, name) for name in wanted]
+    return replace(row, **{name: parsed[name] for name in fields})
+
+
+def _open_rows(folder: Path, name: str) -> tuple[Path, Iterator[tuple[int, Any]]]:
+    for suffix, read in ((".parquet", _read_parquet), (".jsonl", _read_json_lines)):
+        path = folder / f"{name}{suffix}"
+        if path.is_file():
+            return path, read(path)
+    raise DataError(f"an inventory has {name}.parquet or {name}.jsonl, neither is in {folder}")
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        table = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path} must be a Parquet file, it is not: {error}") from None
+    yield from enumerate(table.iter_rows(named=True))
+
+
+def _read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    lines = (line for line in path.read_bytes().splitlines())
+    yield from ((offset, _read_line(line)) for offset, line in enumerate(lines) if line.strip())
+
+
+def _read_line(line: bytes) -> Any:
+    """Returns the object of a line, or the error that says why there is none."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return DataError(f"a line is a JSON object, {line[:80]!r} arrived")
+    return value if isinstance(value, dict) else DataError(f"a line is a JSON object, {line[:80]!r} arrived")

@@ -1,0 +1,197 @@
+"""The daily cycle: another day of events, lists made anew for whom something arrived, all others carried.
+
+Takes a finished run and a moment; leaves `days/MOMENT/` in the run's folder: sequences that continue the ids
+of the day before, and candidate tables as the run's own. The models are the run's, which only `forecart run`
+without a moment trains. A day that is complete is not done again, and one that was killed is gone on with.
+"""
+
+import fcntl
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from forecart import artifacts
+from forecart.config import RunConfig, to_us
+from forecart.errors import ArtifactError, ConfigError, ConflictError
+from forecart.observe import Reporter
+from forecart.retrieval.candidates import BLOCKS_PER_PART, CandidateTask, write_candidates
+from forecart.retrieval.carry import Carry, find_news
+from forecart.sequences.build import build_sequences, sequences_key
+from forecart.sequences.split import DAY_US, PLURAL, Level
+from forecart.workflow import Workflow
+
+DAYS: Final = "days"
+KEEP_DAYS: Final = 3
+_FORMAT: Final = "%Y%m%dT%H%M%SZ"
+
+
+@dataclass(frozen=True)
+class DayRun:
+    """A finished day.
+
+    Attributes:
+        folder: of the day.
+        as_of: up to when events were read.
+        facts: by level: users, users of whom the list was made anew, of whom it was carried, seconds.
+    """
+
+    folder: Path
+    as_of: datetime
+    facts: dict[str, dict[str, Any]]
+
+
+def list_days(folder: Path) -> list[Path]:
+    """Returns the finished days of a run, the earliest first."""
+    return sorted(path.parent for path in (folder / DAYS).glob("*/day.json"))
+
+
+def run_day(config: RunConfig, folder: Path, as_of: datetime, *, reporter: Reporter) -> DayRun:
+    """Runs a day on the models of a finished run.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        as_of: events that arrived before this moment are read; later than the day before.
+        reporter: told of the stages.
+
+    Raises:
+        ConfigError: a later day is there, or the moment is before what the models learned from.
+        ArtifactError: the run has no trained models, or its log changed since they were trained.
+        ConflictError: another process works on the run.
+    """
+    with _alone(folder):
+        base = Workflow(config, folder, reporter=reporter)
+        _check_moment(config, folder, as_of)
+        base.events()
+        day = Day(base, as_of)
+        done = day.run()
+        for old in list_days(folder)[:-KEEP_DAYS]:
+            shutil.rmtree(old)
+        return done
+
+
+class Day:
+    """One day of a run.
+
+    Args:
+        base: the run, whose events are read.
+        as_of: up to when.
+    """
+
+    def __init__(self, base: Workflow, as_of: datetime) -> None:
+        self.base, self.as_of = base, as_of
+        self.folder = base.folder / DAYS / as_of.astimezone(UTC).strftime(_FORMAT)
+        earlier = [path for path in list_days(base.folder) if path.name < self.folder.name]
+        self.before = earlier[-1] if earlier else None
+        candidates = base.config.candidates.model_copy(update={"as_of": as_of})
+        config = base.config.model_copy(update={"candidates": candidates})
+        self.workflow = Workflow(config, base.folder, reporter=base.reporter, day_folder=self.folder)
+
+    def run(self) -> DayRun:
+        """Builds the sequences and lists every level."""
+        self._sequences()
+        facts = {PLURAL[level]: self._candidates(level) for level in self.workflow.config.levels}
+        artifacts.write_json(self.folder / "day.json", {"as_of": self.as_of.isoformat(), **facts})
+        return DayRun(self.folder, self.as_of, facts)
+
+    def _sequences(self) -> None:
+        events, folder = self.base.folder / "events", self.folder / "sequences"
+        # Ids go on from the day before, so that an index means the same for good.
+        previous = (self.before or self.base.folder) / "sequences"
+        if not (previous / artifacts.MANIFEST).is_file():
+            raise ArtifactError(f"a day continues a finished run, {self.base.folder} is none: run it first")
+        until_us = to_us(self.as_of)
+        key = sequences_key(events, read_until_us=until_us, previous=previous)
+        is_done = artifacts.is_stage_complete(folder, key)
+        self.base.reporter.stage("sequences of the day", is_done=is_done)
+        if not is_done:
+            build_sequences(events, folder, read_until_us=until_us, previous=previous)
+
+    def _candidates(self, level: Level) -> dict[str, Any]:
+        folder, before = self.folder / "candidates" / PLURAL[level], self._table_before(level)
+        model_key = self._model_key(level)
+        key = artifacts.hash_value(
+            [
+                self.workflow.plan.candidates_key(level),
+                artifacts.read_json(self.folder / "sequences" / artifacts.MANIFEST)["key"],
+                before and artifacts.read_json(before / artifacts.MANIFEST)["key"],
+            ]
+        )
+        is_done = artifacts.is_stage_complete(folder, key)
+        self.base.reporter.stage(f"candidates of the day: {PLURAL[level]}", is_done=is_done)
+        if not is_done:
+            artifacts.begin_stage(folder, key, resumable="part-*.parquet")
+            started_s = time.monotonic()
+            task = self.workflow.candidate_task(level)
+            facts = write_candidates(
+                task,
+                folder,
+                carry=self._carry(level, task, before) if before else None,
+                report=lambda done, total: self.base.reporter.progress("listing candidates", done, total),
+            )
+            spent = {"seconds": time.monotonic() - started_s, "model_key": model_key}
+            artifacts.complete_stage(folder, key, {**facts, **spent})
+        facts = artifacts.read_json(folder / artifacts.MANIFEST)
+        encoded = facts["num_users"] - facts["num_carried"]
+        return {
+            "num_users": facts["num_users"],
+            "num_encoded": encoded,
+            "num_carried": facts["num_carried"],
+            "seconds": facts["seconds"],
+        }
+
+    def _table_before(self, level: Level) -> Path | None:
+        """Returns the table that lists may be carried from: of the same model, moment and parts."""
+        if self.before is None:
+            return None
+        folder = self.before / "candidates" / PLURAL[level]
+        facts = artifacts.read_json(folder / artifacts.MANIFEST)
+        same = {
+            "model_key": self._model_key(level),
+            "top_k": self.workflow.config.target(level).top_k,
+            "users_per_part": self.workflow.config.candidates.block_users * BLOCKS_PER_PART,
+        }
+        return folder if all(facts.get(name) == value for name, value in same.items()) else None
+
+    def _model_key(self, level: Level) -> str:
+        key: str = artifacts.read_json(self.workflow.plan.model_folder(level) / artifacts.MANIFEST)["key"]
+        return key
+
+    def _carry(self, level: Level, task: CandidateTask, before: Path) -> Carry:
+        read_until_us = artifacts.read_json(before / artifacts.MANIFEST)["as_of_us"]
+        return Carry(
+            folder=before,
+            made_after_us=to_us(self.as_of) - self.workflow.config.candidates.max_carry_days * DAY_US,
+            has_news_U=find_news(self.workflow.data.histories, since_us=read_until_us),
+            is_eligible_N=task.is_eligible,
+            users=task.users,
+            candidates=task.candidates,
+            id_column=task.id_column,
+        )
+
+
+def _check_moment(config: RunConfig, folder: Path, as_of: datetime) -> None:
+    if to_us(as_of) < config.learn_until_us:
+        raise ConfigError(
+            f"a day is not before what the models learned from ({config.split.as_of}), {as_of} arrived"
+        )
+    later = [path.name for path in list_days(folder) if path.name > as_of.astimezone(UTC).strftime(_FORMAT)]
+    if later:
+        raise ConfigError(f"days are run in their order, {later[-1]} is there and {as_of} arrived")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    if not (folder / artifacts.CONFIG).is_file():
+        raise ArtifactError(f"a day continues a finished run, {folder} is none: run it without --as-of first")
+    with (folder / ".run.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConflictError(f"one process runs a day of {folder} at a time, another does now") from None
+        yield

@@ -1,0 +1,107 @@
+"""The first ranker's value, and the log of what was answered."""
+
+import numpy as np
+import pytest
+from tests.ads.test_blending import SNAPSHOT
+
+from forecart.ads.expansion import CandidateAds
+from forecart.ads.l1 import CalibratedBid, Calibration, fit_calibration, write_calibrations
+from forecart.ads.outcomes import Outcome, OutcomeLog, read_outcomes
+from forecart.ads.request import AdRequest
+from forecart.errors import ArtifactError, DataError
+
+REQUEST = AdRequest(now_us=0)
+
+
+def ads(scores, source="advertisers"):
+    return CandidateAds(
+        source, np.arange(len(scores)), np.array(scores, np.float32), np.arange(1, len(scores) + 1)
+    )
+
+
+def test_a_value_is_probability_times_bid():
+    ranker = CalibratedBid({"advertisers": Calibration((0.0, 1.0, 2.0), (0.1, 0.2, 0.6))})
+    snapshot = SNAPSHOT
+    value = ranker.value(REQUEST, snapshot, ads([-1, 0.5, 1.5, 9]))
+    assert np.allclose(value, np.array([0.1, 0.15, 0.4, 0.6]) * snapshot.bid_usd_A[:4])
+    assert ranker.is_calibrated("advertisers") and not ranker.is_calibrated("products")
+
+
+def test_without_a_calibration_the_order_of_scores_stays():
+    probability = CalibratedBid().probability(ads([3, -1, 0, 2]))
+    assert probability[2] == 0.5 and np.argsort(-probability).tolist() == [0, 3, 2, 1]
+
+
+def test_a_fitted_calibration_finds_the_rates_of_a_planted_curve(tmp_path):
+    generator = np.random.default_rng(0)
+    score = generator.uniform(-3, 3, 40_000)
+    rate = 0.4 / (1 + np.exp(-2 * score))
+    calibration = fit_calibration(score, generator.random(len(score)) < rate)
+    assert len(calibration.score) <= 200
+    write_calibrations(tmp_path / "l1.json", {"products": calibration})
+    ranker = CalibratedBid.read(tmp_path / "l1.json")
+    at = np.linspace(-2.5, 2.5, 11)
+    found = ranker.probability(ads(at, "products"))
+    assert np.abs(found - 0.4 / (1 + np.exp(-2 * at))).max() < 0.03
+
+
+@pytest.mark.parametrize(
+    "value", ["[]", '{"a": {"score": [1]}}', '{"a": {"score": [1, 1], "probability": [0, 1]}}', "x"]
+)
+def test_a_file_that_holds_no_calibration_is_refused(tmp_path, value):
+    (tmp_path / "l1.json").write_text(value)
+    with pytest.raises(ArtifactError):
+        CalibratedBid.read(tmp_path / "l1.json")
+
+
+@pytest.mark.parametrize(
+    ("score", "probability"), [((), ()), ((0.0, 1.0), (0.5, 0.4)), ((0.0,), (1.5,)), ((0.0,), (0.1, 0.2))]
+)
+def test_a_calibration_rises_between_0_and_1(score, probability):
+    with pytest.raises(DataError, match="rises"):
+        Calibration(score, probability)
+    with pytest.raises(DataError):
+        fit_calibration(np.zeros(0), np.zeros(0, bool))
+
+
+def outcome(number, at_us=0):
+    return Outcome(f"r{number:03d}", at_us, "release", None, 1, f"ad{number}", "adv", "advertisers", 0.5)
+
+
+def test_rows_are_written_when_there_are_enough_or_they_are_old(tmp_path):
+    log = OutcomeLog(tmp_path, rows_per_file=3, max_age_s=10)
+    log.add([outcome(0), outcome(1)], now_us=0)
+    assert read_outcomes(tmp_path).is_empty()
+    log.add([outcome(2)], now_us=1)
+    assert read_outcomes(tmp_path)["ad_id"].to_list() == ["ad0", "ad1", "ad2"]
+    log.add([outcome(3, at_us=5)], now_us=5)
+    log.add([], now_us=9_999_999)
+    assert read_outcomes(tmp_path).height == 3
+    log.add([], now_us=10_000_005)
+    assert read_outcomes(tmp_path).height == 4
+    log.add([outcome(4, at_us=20_000_000)], now_us=20_000_000)
+    log.flush()
+    log.flush()
+    rows = read_outcomes(tmp_path)
+    assert rows["request_id"].to_list() == [f"r{number:03d}" for number in range(5)]
+    assert rows["propensity"].to_list() == [1.0] * 5 and len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_disk_that_refuses_costs_no_answer_and_no_more_memory_than_allowed(tmp_path):
+    folder = tmp_path / "log"
+    folder.write_text("a file where the folder should be")
+    log = OutcomeLog(folder, rows_per_file=2, max_waiting=5)
+    for number in range(9):
+        log.add([outcome(number)], now_us=0)
+    assert log.num_dropped == 4
+    with pytest.raises(OSError):
+        log.flush()
+    folder.unlink()
+    log.flush()
+    assert read_outcomes(folder)["ad_id"].to_list() == [f"ad{number}" for number in range(5)]
+
+
+def test_what_is_no_log_is_refused(tmp_path):
+    (tmp_path / "outcomes-1.parquet").write_bytes(b"x")
+    with pytest.raises(ArtifactError, match="outcome log"):
+        read_outcomes(tmp_path)
