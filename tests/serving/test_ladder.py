@@ -22,6 +22,7 @@ from forecart.sequences.vocabulary import FIRST_INDEX
 from forecart.serving.answers import AdvertiserAsk, CandidateAsk
 from forecart.serving.breaker import Breaker
 from forecart.serving.current import OpenRelease, Served
+from forecart.serving.guard import GuardedStore
 from forecart.serving.service import CandidateService
 
 OK = {"opt_out": False}
@@ -69,9 +70,8 @@ class World:
         self.now_us = NOW_US
         self.breaker = Breaker(max_failures=3, reset_s=1000)
         self.service = CandidateService(
-            self.store,
+            GuardedStore(self.store, self.breaker),
             lambda: self.served,
-            breaker=self.breaker,
             max_staleness_s=MAX_STALENESS_S,
             clock=lambda: self.now_us,
         )
@@ -233,9 +233,8 @@ def test_a_release_before_that_is_too_old_is_not_used(world):
 
 def test_a_record_lives_as_long_as_its_release_says(world):
     world.service = CandidateService(
-        world.store,
+        GuardedStore(world.store, world.breaker),
         lambda: world.served,
-        breaker=world.breaker,
         max_staleness_s=100 * TTL_S,
         clock=lambda: world.now_us,
     )

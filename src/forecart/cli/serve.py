@@ -14,7 +14,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         epilog=examples(
             "forecart serve",
-            "forecart serve --clock as-of     # a log that is not of today",
+            "forecart serve --inventory ads --clock as-of     # a log that is not of today",
             "forecart serve --store redis://localhost:6379/0 --workers 4",
         )
     )(serve)
@@ -23,6 +23,12 @@ def add_to(app: typer.Typer) -> None:
 def serve(  # noqa: PLR0913  (the options of the command)
     releases: RootOption = DEFAULT_ROOT,
     store: StoreOption = None,
+    inventory: Annotated[
+        Path | None, typer.Option(help="Folder of campaigns, ad groups and ads.  [default: no ads]")
+    ] = None,
+    outcomes: Annotated[
+        Path | None, typer.Option(help="Folder for the log of what was answered.  [default: none]")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8080,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Processes.")] = 1,
@@ -36,11 +42,18 @@ def serve(  # noqa: PLR0913  (the options of the command)
     Follows what is published: a new release is opened beside the old one and then switched to, with no
     request dropped. SIGTERM stops it: what has begun is answered first.
     """
+    from forecart.ads.inventory import Inventory
+    from forecart.sequences.vocabulary import Vocabulary
     from forecart.serving.launch import Launch  # other commands do without the serving install
     from forecart.serving.server import Listen
     from forecart.serving.server import serve as listen
     from forecart.serving.settings import ServingSettings, read_settings
 
     limits = read_settings(settings) if settings is not None else ServingSettings()
-    launch = Launch(releases.resolve(), store, clock, limits)
+    if inventory is not None:
+        nobody = Vocabulary.build([])
+        Inventory.read(
+            inventory, advertisers=nobody, items=nobody
+        )  # a mistake is told before anything starts
+    launch = Launch(releases.resolve(), store, inventory, outcomes, clock, limits)
     listen(launch, Listen(host, port, workers))

@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 
 from forecart.errors import StoreError
-from forecart.serving.answers import Done, Readiness, SuppressAsk
+from forecart.serving.answers import Done, InventoryAnswer, InventoryAsk, Readiness, SuppressAsk
 from forecart.serving.asgi import HttpError, Incoming, Reply, Route
 from forecart.serving.parts import Parts
 from forecart.serving.tokens import need_token
@@ -37,12 +37,30 @@ class Admin:
             ),
             Route(
                 "POST",
+                "/admin/inventory/updates",
+                need_token(tokens, "inventory", self.update_inventory),
+                takes=InventoryAsk,
+                gives=InventoryAnswer,
+                scope="inventory",
+            ),
+            Route(
+                "POST",
                 "/admin/reload",
                 need_token(tokens, "reload", self.reload),
                 gives=Readiness,
                 scope="reload",
             ),
         ]
+
+    async def update_inventory(self, incoming: Incoming) -> Reply:
+        """Change the inventory: in this process at once, in all others within a moment, and for good."""
+        stock = self._parts.stock
+        if stock is None:
+            raise HttpError(409, "there is no inventory to change: serve with --inventory")
+        updates = msgspec.json.decode(incoming.body, type=InventoryAsk).updates
+        applied, rejected = await asyncio.to_thread(stock.change, updates, self._parts.follower.served)
+        self._parts.log.info("inventory_changed", applied=applied, rejected=rejected)
+        return Reply(msgspec.json.encode(InventoryAnswer(applied, rejected)))
 
     async def suppress(self, incoming: Incoming) -> Reply:
         """Never answer a user personally again, in any process and from any release."""

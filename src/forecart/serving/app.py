@@ -77,6 +77,8 @@ class App:
         if parts.is_remote:
             self._threads = ThreadPoolExecutor(parts.settings.store_threads, "store")
         parts.follower.start()
+        if parts.outcomes is not None:
+            parts.outcomes.start()
         parts.log.info("serving", problem=parts.follower.problem)
 
     def stop(self) -> None:
@@ -84,6 +86,11 @@ class App:
         self._parts.follower.stop()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._parts.outcomes is not None:
+            try:
+                self._parts.outcomes.stop()
+            except OSError as error:
+                self._parts.log.error("outcomes_lost", reason=str(error))
         self._parts.store.close()
         self._parts.log.info("stopped")
 

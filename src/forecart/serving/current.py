@@ -48,6 +48,11 @@ class OpenRelease:
         return _list_ids(self.release.advertisers)
 
     @cached_property
+    def numbering(self) -> tuple[str, str]:
+        """What the indices of its candidates mean: the contents of its vocabularies."""
+        return self.release.advertisers.content_hash, self.release.items.content_hash
+
+    @cached_property
     def everything(self) -> npt.NDArray[np.bool_]:
         """[V], true for every advertiser and false for the reserved indices; to be copied."""
         mask = np.ones(len(self.release.advertisers), np.bool_)
@@ -84,15 +89,23 @@ class ReleaseFollower:
         store: whose pointer.
         releases: where the releases are.
         poll_s: how often the pointer is looked at.
+        prepare: called at every look with what is served, before anybody is answered from it.
         tell: told of what happens.
     """
 
     def __init__(
-        self, store: Store, releases: Releases, *, poll_s: float = POLL_S, tell: Tell | None = None
+        self,
+        store: Store,
+        releases: Releases,
+        *,
+        poll_s: float = POLL_S,
+        prepare: Callable[[Served], object] = lambda served: None,
+        tell: Tell | None = None,
     ) -> None:
         self._store = store
         self._releases = releases
         self._poll_s = poll_s
+        self._prepare = prepare
         self._tell = tell or (lambda what, which: None)
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -117,32 +130,35 @@ class ReleaseFollower:
     def follow(self) -> Served:
         """Looks at the pointer now, and returns what is served then."""
         with self._lock:
+            served = self.served
             try:
-                self._look()
+                served = self._look()
             except StoreError as error:
                 self._note(str(error))
-                self._open_latest()
+                served = self._open_latest()
             except ForecartError as error:
                 self._note(str(error))
-            return self.served
+            self._prepare(served)
+            self.served = served
+            return served
 
-    def _look(self) -> None:
+    def _look(self) -> Served:
         pointer = self._store.pointer()
         if pointer is None:
             raise NotFoundError(f"{self._releases.root} has no release that is served yet: publish one")
         if pointer == self.served.pointer:
             if self.served.current is not None:
                 self._note(None)
-                return
+                return self.served
             if time.monotonic() < self._retry_at:
-                return
+                return self.served
         self._retry_at = time.monotonic() + _RETRY_S
         previous = self._try_to_open(pointer.previous_id)
         current = self._try_to_open(pointer.release_id)
-        self.served = Served(current, previous if previous is not current else None, pointer)
         if current is not None:
             self._note(None)
             self._tell("release_opened", pointer.release_id)
+        return Served(current, previous if previous is not current else None, pointer)
 
     def _try_to_open(self, release_id: str | None) -> OpenRelease | None:
         if release_id is None:
@@ -161,16 +177,16 @@ class ReleaseFollower:
         known = (self.served.current, self.served.previous)
         return next((one for one in known if one and one.release.release_id == release_id), None)
 
-    def _open_latest(self) -> None:
+    def _open_latest(self) -> Served:
         """Opens the latest release there is, for its fallback lists, where a store has not answered yet."""
         if self.served != Served():
-            return
+            return self.served
         for release_id in reversed(self._releases.ids()):
             try:
-                self.served = Served(OpenRelease(self._releases.open(release_id)))
-                return
+                return Served(OpenRelease(self._releases.open(release_id)))
             except ForecartError:
                 continue
+        return self.served
 
     def _note(self, problem: str | None) -> None:
         if problem is not None and problem != self.problem:

@@ -45,6 +45,7 @@ Reason = Literal[
     "l1_failed",
     "deadline",
 ]
+LEVELS: Final[tuple[Level, ...]] = ("advertisers", "products")
 _CONSENT: Final[dict[Verdict, Reason]] = {"denied": "consent_denied", "unreadable": "consent_unreadable"}
 _US: Final = 1_000_000
 
@@ -78,9 +79,10 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """A list of candidates, best first, and where it is from."""
+    """A list of candidates, best first, where it is from, and how far down: 0 for the user's own."""
 
     source: Source
+    depth: int
     index: npt.NDArray[np.int32]
     score: npt.NDArray[np.float32]
     is_repeat: npt.NDArray[np.bool_] | None = None
@@ -162,9 +164,9 @@ def list_rungs(reading: Reading, level: Level, country: str | None) -> Iterator[
     if reading.record is not None:
         listed: CandidateList = getattr(reading.record, "items" if level == "products" else level)
         source: Source = "previous_release" if reading.is_previous else level
-        yield Rung(source, listed.index, listed.score, listed.is_repeat)
+        yield Rung(source, 0, listed.index, listed.score, listed.is_repeat)
     lists = getattr(reading.opened.release.fallback, level)
     if country is not None and country != EVERYONE and country in lists:
-        yield Rung("fallback_country", *lists[country])
+        yield Rung("fallback_country", 1, *lists[country])
     if EVERYONE in lists:
-        yield Rung("fallback_global", *lists[EVERYONE])
+        yield Rung("fallback_global", 2, *lists[EVERYONE])

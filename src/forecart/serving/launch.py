@@ -16,11 +16,15 @@ class Launch:
     Attributes:
         releases: root folder of the releases.
         store: URL of a Redis or Valkey; None for the embedded store.
+        inventory: folder of the ads; None for answers without ads.
+        outcomes: folder of the outcome log; None for none.
         clock: `now`, or `as-of` for a log that is not of today.
         settings: budgets and limits.
     """
 
     releases: Path
     store: str | None = None
+    inventory: Path | None = None
+    outcomes: Path | None = None
     clock: ClockName = "now"
     settings: ServingSettings = field(default_factory=ServingSettings)

@@ -4,15 +4,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from forecart.ads.l1 import CalibratedBid, read_calibrations
+from forecart.ads.outcomes import OutcomeLog
+from forecart.errors import ForecartError
 from forecart.publish.releases import Releases
 from forecart.publish.store import Store
 from forecart.publish.stores import open_store
 from forecart.serving.answers import Readiness
 from forecart.serving.breaker import Breaker
+from forecart.serving.choosing import FALLBACK_CALIBRATIONS, AdChooser
 from forecart.serving.current import OpenRelease, ReleaseFollower, Served
+from forecart.serving.guard import GuardedStore
 from forecart.serving.launch import Launch
+from forecart.serving.outcome_writer import OutcomeWriter
 from forecart.serving.service import CandidateService, Clock, read_clock
 from forecart.serving.settings import ServingSettings
+from forecart.serving.stock import Stock
 from forecart.serving.telemetry import Telemetry, make_logger
 
 _US: Final = 1e6
@@ -29,6 +36,8 @@ class Parts:
         follower: of the releases.
         breaker: of the store.
         service: that answers.
+        stock: inventories of the releases; None where there is no inventory.
+        outcomes: the outcome log; None where there is none.
         clock: of the answers, microseconds.
         telemetry: metrics.
         log: structured log.
@@ -40,6 +49,8 @@ class Parts:
     follower: ReleaseFollower
     breaker: Breaker
     service: CandidateService
+    stock: Stock | None
+    outcomes: OutcomeWriter | None
     clock: Clock
     telemetry: Telemetry
     log: Any
@@ -82,23 +93,29 @@ def build_parts(launch: Launch) -> Parts:
     """Returns the objects that serve what is described.
 
     Raises:
-        ForecartError: a client of the store is not installed, or its URL is none.
+        ForecartError: a client of the store is not installed, or a file of the settings is no such file.
     """
     settings, log = launch.settings, make_logger()
     store = open_store(launch.releases, launch.store, timeout_s=settings.store_budget_ms / 1e3)
+    stock = Stock(launch.inventory) if launch.inventory is not None else None
     follower = ReleaseFollower(
         store,
         Releases(launch.releases),
         poll_s=settings.poll_s,
+        prepare=lambda served: _follow_stock(stock, served, log),
         tell=lambda what, which: log.info(what, which=which),
     )
     breaker = Breaker(max_failures=settings.breaker_failures, reset_s=settings.breaker_reset_s)
     clock = read_clock if launch.clock == "now" else AsOfClock(lambda: follower.served)
+    outcomes = None
+    if launch.outcomes is not None:
+        outcomes = OutcomeWriter(OutcomeLog(launch.outcomes), key=settings.pseudonym_key)
     service = CandidateService(
-        store,
+        GuardedStore(store, breaker),
         lambda: follower.served,
-        breaker=breaker,
         max_staleness_s=settings.max_staleness_s,
+        ads=_make_chooser(stock, settings),
+        outcomes=outcomes,
         clock=clock,
     )
     return Parts(
@@ -108,7 +125,27 @@ def build_parts(launch: Launch) -> Parts:
         follower=follower,
         breaker=breaker,
         service=service,
+        stock=stock,
+        outcomes=outcomes,
         clock=clock,
         telemetry=Telemetry(),
         log=log,
     )
+
+
+def _make_chooser(stock: Stock | None, settings: ServingSettings) -> AdChooser | None:
+    if stock is None:
+        return None
+    own = {} if settings.calibrations is None else read_calibrations(settings.calibrations)
+    return AdChooser(stock.find, CalibratedBid(FALLBACK_CALIBRATIONS | own), settings.blend_rules)
+
+
+def _follow_stock(stock: Stock | None, served: Served, log: Any) -> None:
+    """Keeps the inventory up; where it cannot be read, what was read before stays, and it is told."""
+    if stock is None:
+        return
+    try:
+        if num_applied := stock.follow(served):
+            log.info("inventory_updated", updates=num_applied)
+    except (ForecartError, OSError) as error:
+        log.error("inventory_refused", reason=str(error))

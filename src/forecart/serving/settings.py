@@ -6,10 +6,22 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from forecart.ads.blending import NO_LIMIT, BlendRules, Quota
 from forecart.errors import ConfigError
 
 Scope = Literal["suppress", "inventory", "reload"]
 _DAY_S = 86_400
+
+
+class QuotaSettings(BaseModel):
+    """How many ads of an answer come from a source."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    least: int = Field(default=0, ge=0)
+    """So many, where there are so many."""
+    most: int = Field(default=NO_LIMIT, ge=0)
+    """At most so many."""
 
 
 class ServingSettings(BaseModel):
@@ -37,8 +49,26 @@ class ServingSettings(BaseModel):
     """A larger request is refused."""
     max_batch: int = Field(default=64, ge=1, le=1024)
     """Requests in one batch."""
+    ads_per_advertiser: int = Field(default=2, ge=1)
+    """Ads of one advertiser in an answer."""
+    quotas: dict[str, QuotaSettings] = Field(default_factory=dict)
+    """How many ads of an answer come from a source."""
+    calibrations: Path | None = None
+    """JSON of probabilities by score, for each source; without it scores keep only their order."""
+    pseudonym_key: str | None = Field(default=None, min_length=16)
+    """Makes the pseudonyms of users in the outcome log; without it they change with every start."""
     tokens: dict[str, list[Scope]] = Field(default_factory=dict)
     """Who may use the admin endpoints: sha256 of a token, in hexadecimal, and what it is for."""
+
+    @property
+    def blend_rules(self) -> BlendRules:
+        """What an answer must keep to.
+
+        Raises:
+            ConfigError: a quota is larger than it may be.
+        """
+        quotas = {source: Quota(quota.least, quota.most) for source, quota in self.quotas.items()}
+        return BlendRules(quotas, self.ads_per_advertiser)
 
 
 def read_settings(path: Path) -> ServingSettings:

@@ -1,0 +1,128 @@
+"""From lists of candidates to ads: expanded, valued, blended, and filled up from below where that is short.
+
+The user's own lists come first, advertisers and products together. Only where they give fewer ads than are
+wanted, the lists of the country and then of everywhere are blended in too; what was taken of the better
+lists stays.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from forecart.ads.blending import BlendedAd, BlendRules, Quota, blend
+from forecart.ads.eligibility import Eligibility
+from forecart.ads.expansion import CandidateAds, expand_advertisers, expand_items
+from forecart.ads.l1 import Calibration, L1Ranker
+from forecart.ads.request import AdRequest
+from forecart.serving.current import OpenRelease
+from forecart.serving.ladder import LEVELS, Level, Reading, Reason, Rung, list_rungs
+
+# Popularity is a share of users who converted: already a probability.
+FALLBACK_CALIBRATIONS: Final = dict.fromkeys(
+    ("fallback_country", "fallback_global"), Calibration((0.0, 1.0), (0.0, 1.0))
+)
+Sources = list[tuple[CandidateAds, npt.NDArray[np.float64]]]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The ads of an answer.
+
+    Attributes:
+        ads: the most valuable first.
+        eligibility: that they were chosen by.
+        reasons: why they are less than they could be.
+    """
+
+    ads: list[BlendedAd]
+    eligibility: Eligibility
+    reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True)
+class AdChooser:
+    """Chooses ads.
+
+    Attributes:
+        find: returns what is eligible among the candidates of a release; None where nothing is known of ads.
+        ranker: what showing an ad is worth.
+        rules: what an answer must keep to.
+    """
+
+    find: Callable[[OpenRelease], Eligibility | None]
+    ranker: L1Ranker
+    rules: BlendRules
+
+    def choose(self, eligibility: Eligibility, reading: Reading, request: AdRequest) -> Chosen:
+        """Returns the ads that may be shown and are worth most.
+
+        Fewer than are wanted come back only where no list of the reading has more that keep to the rules.
+
+        Args:
+            eligibility: of the release that the request is answered from.
+            reading: the lists.
+            request: what is asked.
+        """
+        mask_A = eligibility.ads(request)
+        ads: list[BlendedAd] = []
+        sources: Sources = []
+        has_failed = False
+        for tier in _list_tiers(reading, request.country):
+            for level, rung in tier:
+                found = self._expand(eligibility, mask_A, rung, level)
+                value, is_good = self._value(request, eligibility, found)
+                has_failed |= not is_good
+                sources.append((replace(found, source=rung.source), value))
+            taken = Counter(one.source for one in ads)
+            ads = blend(eligibility.snapshot, sources, num_ads=request.num_ads, rules=self._keep(taken))
+            if len(ads) == request.num_ads:
+                break
+        reasons: list[Reason] = ["l1_failed"] if has_failed else []
+        if not ads:
+            reasons.append("inventory_empty")
+        return Chosen(ads, eligibility, tuple(reasons))
+
+    def _expand(
+        self, eligibility: Eligibility, mask_A: npt.NDArray[np.bool_], rung: Rung, level: Level
+    ) -> CandidateAds:
+        snapshot, index, score = eligibility.snapshot, rung.index, rung.score
+        # What the user's own lists are calibrated by is the level, of whichever release they are.
+        source = rung.source if rung.is_repeat is None else level
+        if level == "products":
+            return expand_items(snapshot, mask_A, index, score, source=source)
+        most = self.rules.ads_per_advertiser
+        return expand_advertisers(snapshot, mask_A, index, score, source=source, ads_per_advertiser=most)
+
+    def _value(
+        self, request: AdRequest, eligibility: Eligibility, ads: CandidateAds
+    ) -> tuple[npt.NDArray[np.float64], bool]:
+        """Returns the worth of ads and whether the ranker said so; else it is the order of the candidates."""
+        try:
+            value = np.asarray(self.ranker.value(request, eligibility.snapshot, ads), np.float64)
+            if value.shape == ads.place.shape and np.isfinite(value).all():
+                return value, True
+        except Exception:  # a ranker is anybody's code, and its failure is not the answer's
+            pass
+        return 1.0 / ads.rank, False
+
+    def _keep(self, taken: Counter[str]) -> BlendRules:
+        """Returns the rules under which what better lists have given stays in the answer."""
+        if not taken:
+            return self.rules
+        quotas = dict(self.rules.quotas)
+        for source, num in taken.items():
+            quotas[source] = Quota(num, quotas.get(source, Quota()).most)
+        return replace(self.rules, quotas=quotas)
+
+
+def _list_tiers(reading: Reading, country: str | None) -> Iterator[list[tuple[Level, Rung]]]:
+    """Returns the rungs of both levels that stand side by side, from the top of the ladder down."""
+    rungs = [(level, rung) for level in LEVELS for rung in list_rungs(reading, level, country)]
+    rungs.sort(key=lambda one: one[1].depth)
+    for _, tier in groupby(rungs, key=lambda one: one[1].depth):
+        yield list(tier)
