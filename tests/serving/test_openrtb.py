@@ -35,7 +35,7 @@ def test_what_is_read_of_a_request():
     assert (ask.request_id, ask.user_id, ask.country, ask.deadline_ms) == (
         REQUEST["id"],
         "user-7",
-        "DEU",
+        "DE",
         120,
     )
     assert judge(ask.consent) == "allowed"

@@ -27,7 +27,7 @@ from forecart.serving.answers import (
 from forecart.serving.asgi import Bounds, HttpApp, HttpError, Incoming, Reply, Route
 from forecart.serving.ladder import Reading
 from forecart.serving.openapi import describe_routes
-from forecart.serving.openrtb import BidRequest, read_ask, read_bid_request
+from forecart.serving.openrtb import BidRequest, BidResponse, make_bids, read_ask, read_bid_request
 from forecart.serving.parts import Parts
 from forecart.serving.telemetry import METRICS_TYPE
 
@@ -35,7 +35,6 @@ _MIN_STORE_S: Final = 0.001
 """With less time than that a store is not asked."""
 _REST_MS: Final = 5.0
 """What is kept of a deadline for everything but the store."""
-_NO_BID: Final = Reply(b"", 204)
 
 
 class App:
@@ -61,7 +60,7 @@ class App:
             Route("POST", "/v1/advertisers", self.advertisers, AdvertiserAsk, AdvertiserAnswer),
             Route("POST", "/v1/candidates", self.candidates, CandidateAsk, CandidateAnswer),
             Route("POST", "/v1/candidates:batch", self.batch, CandidateBatch, CandidateAnswers),
-            Route("POST", "/openrtb", self.openrtb, BidRequest),
+            Route("POST", "/openrtb", self.openrtb, BidRequest, BidResponse),
             *Admin(self._parts).routes(),
             Route("GET", "/healthz", self.health, gives=Done),
             Route("GET", "/readyz", self.ready, gives=Readiness),
@@ -126,10 +125,12 @@ class App:
     async def openrtb(self, incoming: Incoming) -> Reply:
         """Bids for an OpenRTB 2.6 request; 204 where there is nothing to bid."""
         begin = time.perf_counter()
-        ask = read_ask(read_bid_request(incoming.body))
+        request = read_bid_request(incoming.body)
+        ask = read_ask(request)
         answer = self._service.candidates(ask, await self._read(ask))
         self._count(incoming, answer, begin)
-        return _NO_BID
+        bids = make_bids(request, answer)
+        return Reply(b"", 204) if bids is None else Reply(self._encode(bids))
 
     def _count(self, incoming: Incoming, answer: AdvertiserAnswer | CandidateAnswer, begin: float) -> None:
         seconds = time.perf_counter() - begin

@@ -1,8 +1,13 @@
-"""OpenRTB 2.6: what a bid request says, as a request of ours.
+"""OpenRTB 2.6: a bid request as a request of ours, and our answer as bids.
 
 Reads what candidates need and tolerates everything else. A request without an id or an impression is
 malformed; consent that cannot be read is not, it makes the answer non-personal. `user.buyeruid`, the buyer's
-own id, is the user; without it `user.id` is.
+own id, is the user; without it `user.id` is. `bcat` blocks categories and `badv` advertisers, as far as the
+inventory names them the same way: categories of IAB, domains for advertisers.
+
+The best ads go to the impressions in their order, one each, where they are worth the floor. A price is what a
+thousand impressions are worth, in dollars, and so is a floor; an impression with a floor in another currency
+gets no bid.
 
 Source: IAB Tech Lab, "OpenRTB 2.6", section 3.2.
 """
@@ -11,10 +16,14 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct, json
 
-from forecart.serving.answers import CandidateAsk
+from forecart.serving.answers import CandidateAnswer, CandidateAsk
+from forecart.serving.countries import ALPHA_2
 
 _SAID_TWICE: Final = "said twice, and differently"
 """A signal that nobody can read."""
+_CURRENCY: Final = "USD"
+_PER_THOUSAND: Final = 1000
+_DIGITS: Final = 6
 _Text = Annotated[str, Meta(min_length=1)]
 
 
@@ -22,6 +31,8 @@ class Imp(Struct):
     """An impression that is offered."""
 
     id: _Text
+    bidfloor: float | None = None
+    bidfloorcur: str | None = None
 
 
 class Geo(Struct):
@@ -75,6 +86,33 @@ class BidRequest(Struct):
     user: User | None = None
     regs: Regs | None = None
     tmax: float | None = None
+    bcat: list[str] | None = None
+    badv: list[str] | None = None
+    cur: list[str] | None = None
+
+
+class Bid(Struct):
+    """A bid; `price` is for a thousand impressions."""
+
+    id: str
+    impid: str
+    price: float
+    adid: str
+    crid: str
+
+
+class SeatBid(Struct):
+    """The bids of a seat."""
+
+    bid: list[Bid]
+
+
+class BidResponse(Struct):
+    """The answer to a bid request."""
+
+    id: str
+    seatbid: list[SeatBid]
+    cur: str = _CURRENCY
 
 
 read_bid_request: Final = json.Decoder(BidRequest).decode
@@ -88,9 +126,29 @@ def read_ask(request: BidRequest) -> CandidateAsk:
         request_id=request.id,
         user_id=user.buyeruid or user.id or None,
         consent=read_signals(user, request.regs or Regs(), device),
-        country=country or None,
+        country=ALPHA_2.get((country or "").upper()),
+        limit=len(request.imp),
+        blocked_categories=request.bcat or [],
+        blocked_advertisers=request.badv or [],
         deadline_ms=request.tmax if request.tmax and request.tmax > 0 else None,
     )
+
+
+def make_bids(request: BidRequest, answer: CandidateAnswer) -> BidResponse | None:
+    """Returns the bids for a request; None where there is nothing to bid."""
+    if request.cur and _CURRENCY not in request.cur:
+        return None
+    bids: list[Bid] = []
+    ads = iter(answer.ads)
+    ad = next(ads, None)
+    for imp in request.imp:
+        if ad is None:
+            break
+        price = round(_PER_THOUSAND * ad.value, _DIGITS)
+        if (imp.bidfloorcur or _CURRENCY) == _CURRENCY and price > 0 and price >= (imp.bidfloor or 0):
+            bids.append(Bid(f"{answer.request_id}-{imp.id}", imp.id, price, ad.ad_id, ad.ad_id))
+            ad = next(ads, None)
+    return BidResponse(request.id, [SeatBid(bids)]) if bids else None
 
 
 def read_signals(user: User, regs: Regs, device: Device) -> dict[str, Any]:

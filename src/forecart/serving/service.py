@@ -101,7 +101,7 @@ class CandidateService:
         )
 
     def candidates(self, ask: CandidateAsk, reading: Reading | None = None) -> CandidateAnswer:
-        """Returns the ads that are worth most, `limit` at most; without an inventory what they are made from."""
+        """Returns the ads that are worth most, `limit` at most; without an inventory what makes them."""
         reading = reading or self.read(ask)
         answer = CandidateAnswer(
             request_id=self._name(ask),

@@ -69,7 +69,7 @@ class Stock:
     def change(self, updates: Sequence[Mapping[str, Any]], served: Served) -> tuple[int, int]:
         """Writes updates for every process to read, durably, and applies them here.
 
-        Returns how many were applied and how many break a rule; those of others that came meanwhile count too.
+        Returns how many were applied and how many break a rule, those of others meanwhile too.
         """
         lines = "".join(json.dumps(one) + "\n" for one in updates)
         before = self._count_rejected()
