@@ -1,11 +1,11 @@
 """How fast the service answers: `python -m benchmarks.serving [ROW ...] [--users 200000] [--quick]`.
 
 Publishes a synthetic release (100 advertisers a user) into the embedded store, starts one process of the
-service on a free port, and sends it requests from this process (`forecart.serving.load`). Rows:
+service with an inventory on a free port, and sends it requests from this process (`serving.load`). Rows:
 
-L1  advertiser lookups with consent and a filter at open-loop Poisson moments, in turns with `/bare`, an
-    endpoint of the same server that only reads the store and returns the bytes; then the peak of both in a
-    closed loop, in turns too.
+L1  advertiser lookups with consent and eligibility among 20,000 ads at open-loop Poisson moments, in turns
+    with `/bare`, an endpoint of the same server that only reads the store and returns the bytes; then the
+    peak of both in a closed loop, in turns too, with the CPU that the server spends on a request.
 L5  three times the peak of `/v1/candidates`: what is still answered, how fast the rest is refused, memory.
 L6  releases published and rolled back under load.
 L7  SIGTERM under load.
@@ -52,6 +52,7 @@ from forecart.serving.server import Listen, serve
 
 RATE: Final = 300.0
 CONNECTIONS: Final = 32
+COUNTRIES: Final = ("DE", "FR", "US", "GB", "JP")
 OVERLOAD: Final = 3.0
 NUM_REQUESTS: Final = 20_000
 SMALL_USERS: Final = 2000
@@ -93,16 +94,46 @@ class World:
         ]
         return sum(kib) / 1024
 
+    def cpu_s(self) -> float:
+        """Processor time of the processes that serve."""
+        ticks = 0
+        for child in _children(self.process.pid):
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def count_resources(self) -> tuple[int, int]:
         """Open descriptors and threads of the processes that serve."""
         children = [Path(f"/proc/{child}") for child in _children(self.process.pid)]
         return tuple(sum(len(list((one / kind).iterdir())) for one in children) for kind in ("fd", "task"))  # type: ignore[return-value]
 
 
+def write_inventory(folder: Path) -> None:
+    """Writes four ads of each advertiser; a third of the ad groups target two countries."""
+    generator = random.Random(0)
+    rows: dict[str, list[dict[str, Any]]] = {"campaigns": [], "ad_groups": [], "ads": []}
+    for number in range(publishing.NUM_ADVERTISERS):
+        campaign = {"campaign_id": f"c{number}", "advertiser_id": f"advertiser-{number}", "status": "active"}
+        group = {"ad_group_id": f"g{number}", "campaign_id": f"c{number}", "status": "active"}
+        countries = {"countries": generator.sample(COUNTRIES, 2)} if number % 3 == 0 else {}
+        rows["campaigns"].append(campaign)
+        rows["ad_groups"].append(group | countries)
+        rows["ads"] += [
+            {
+                "ad_id": f"a{number}-{place}",
+                "ad_group_id": f"g{number}",
+                "status": "active",
+                "bid_usd": generator.random(),
+            }
+            for place in range(4)
+        ]
+    folder.mkdir()
+    for name, found in rows.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
+
+
 def ask(user: str) -> bytes:
-    return json.dumps(
-        {"user_id": user, "consent": {"opt_out": False}, "blocked_advertisers": ["advertiser-7"]}
-    ).encode()
+    return json.dumps({"user_id": user, "consent": {"opt_out": False}, "country": "DE"}).encode()
 
 
 def load_with_bare(launch: Launch) -> HttpApp:
@@ -124,7 +155,15 @@ def serving(root: Path, num_users: int, folder: Path) -> Iterator[World]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    command = [sys.executable, "-m", "benchmarks.serving", "--serve", str(root), str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.serving",
+        "--serve",
+        str(root),
+        str(folder / "ads"),
+        str(port),
+    ]
     with (folder / "serve.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     world = World(root, num_users, port, process)
@@ -162,10 +201,13 @@ def measure_l1(world: World, *, seconds: float) -> dict[str, Any]:
             turn_s = seconds / num_turns
             reports[name].append(asyncio.run(drive_open(target, rate=RATE, duration_s=turn_s, seed=turn)))
     peaks: dict[str, list[float]] = {name: [] for name in kinds}
+    cpu_us: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(5):
         for name, target in kinds.items():
+            before_s = world.cpu_s()
             report = asyncio.run(drive_closed(target, connections=CONNECTIONS, duration_s=3))
             peaks[name].append(report.rate())
+            cpu_us[name].append((world.cpu_s() - before_s) * 1e6 / report.num_answers)
     open_loop = {name: merge(found) for name, found in reports.items()}
     return {
         "rate": RATE,
@@ -176,6 +218,7 @@ def measure_l1(world: World, *, seconds: float) -> dict[str, Any]:
             for ours, bare in zip(reports["advertisers"], reports["bare"], strict=True)
         ],
         "peak_rps": {name: statistics.median(found) for name, found in peaks.items()},
+        "cpu_us_a_request": {name: statistics.median(found) for name, found in cpu_us.items()},
         "peak_ratio": statistics.median(
             ours / bare for ours, bare in zip(peaks["advertisers"], peaks["bare"], strict=True)
         ),
@@ -355,11 +398,12 @@ def main() -> None:
     )
     parser.add_argument("--soak", type=float, default=300, help="seconds of L8")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are written")
-    parser.add_argument("--serve", nargs=2, metavar=("ROOT", "PORT"), help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.serve:
-        root, port = asked.serve
-        serve(Launch(Path(root), clock="as-of"), Listen(port=int(port)), load=load_with_bare)
+        root, ads, port = asked.serve
+        launch = Launch(Path(root), inventory=Path(ads), clock="as-of")
+        serve(launch, Listen(port=int(port)), load=load_with_bare)
         return
     rows = asked.rows or list(ROWS)
     measures: dict[str, Callable[[World], dict[str, Any]]] = {
@@ -371,6 +415,7 @@ def main() -> None:
     }
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
+        write_inventory(Path(folder) / "ads")
         roots = {}
         for num_users in {asked.users, SMALL_USERS}:
             root = roots[num_users] = Path(folder) / str(num_users)

@@ -22,7 +22,7 @@ from forecart.publish.pointer import Pointer
 from forecart.publish.release import Release
 from forecart.publish.releases import Releases
 from forecart.publish.store import Store
-from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
+from forecart.sequences.vocabulary import FIRST_INDEX
 
 POLL_S: Final = 0.5
 _RETRY_S: Final = 30.0
@@ -46,9 +46,16 @@ class OpenRelease:
     ads: Eligibility | None = None
 
     @cached_property
-    def advertiser_ids(self) -> list[str]:
-        """Ids of the advertisers by index; the reserved ones are empty."""
-        return _list_ids(self.release.advertisers)
+    def advertiser_ids(self) -> npt.NDArray[np.object_]:
+        """[V], ids of the advertisers as text; the reserved ones are empty."""
+        vocabulary = self.release.advertisers
+        ids = vocabulary.ids(np.arange(FIRST_INDEX, len(vocabulary)))
+        return np.array([""] * FIRST_INDEX + ids, np.object_)
+
+    def name_advertisers(self, index: npt.NDArray[np.int32]) -> list[str]:
+        """Returns the ids of advertisers."""
+        named: list[str] = self.advertiser_ids.take(index).tolist()
+        return named
 
     @cached_property
     def numbering(self) -> tuple[str, str]:
@@ -199,7 +206,3 @@ class ReleaseFollower:
     def _run(self) -> None:
         while not self._stop.wait(self._poll_s):
             self.follow()
-
-
-def _list_ids(vocabulary: Vocabulary) -> list[str]:
-    return [""] * FIRST_INDEX + vocabulary.ids(np.arange(FIRST_INDEX, len(vocabulary)))

@@ -35,6 +35,7 @@ from forecart.serving.outcome_writer import OutcomeWriter
 Clock = Callable[[], int]
 Mask = npt.NDArray[np.bool_] | None
 """By index of the release, what may be shown; None where everything may."""
+Indices = npt.NDArray[np.int32]
 _DIGITS: Final = 6
 
 
@@ -194,10 +195,9 @@ def _list_advertisers(reading: Reading, ask: AdvertiserAsk, mask: Mask) -> list[
     opened = reading.opened
     if opened is None:
         return []
-    ids = opened.advertiser_ids
     if mask is None:
         mask = _mask_blocked(opened, ask)
-    return _walk(reading, ask, level="advertisers", mask=mask, name=lambda index: [ids[one] for one in index])
+    return _walk(reading, ask, level="advertisers", mask=mask, name=opened.name_advertisers)
 
 
 def _list_products(reading: Reading, ask: AdvertiserAsk) -> list[Listed]:
@@ -215,7 +215,7 @@ def _mask_blocked(opened: OpenRelease, ask: AdvertiserAsk) -> Mask:
 
 
 def _walk(
-    reading: Reading, ask: AdvertiserAsk, *, level: Level, mask: Mask, name: Callable[[list[int]], list[str]]
+    reading: Reading, ask: AdvertiserAsk, *, level: Level, mask: Mask, name: Callable[[Indices], list[str]]
 ) -> list[Listed]:
     """Returns what is eligible, down the ladder, nothing twice, `limit` at most in all.
 
@@ -229,7 +229,7 @@ def _walk(
     lists, num_missing, seen = list[Listed](), ask.limit, set[int]()
     for rung in list_rungs(reading, level, ask.country):
         index, listed = _take(rung, mask, seen, num_missing)
-        if index:
+        if len(index):
             listed.ids = name(index)
             lists.append(listed)
         num_missing -= len(index)
@@ -239,16 +239,18 @@ def _walk(
     return lists
 
 
-def _take(rung: Rung, mask: Mask, seen: set[int], num: int) -> tuple[list[int], Listed]:
+def _take(rung: Rung, mask: Mask, seen: set[int], num: int) -> tuple[Indices, Listed]:
     index, score, again = rung.index, rung.score, rung.is_repeat
     ranks = list(range(1, min(len(index), num) + 1))
-    if mask is not None or seen:
-        is_kept = np.ones(len(index), np.bool_) if mask is None else mask[index]
-        if seen:
-            is_kept = is_kept & [one not in seen for one in index.tolist()]
+    # On the way of every lookup: the calls are numpy's fastest for what they do.
+    is_kept = None if mask is None else mask.take(index)
+    if seen:
+        is_new = np.array([one not in seen for one in index.tolist()], np.bool_)
+        is_kept = is_new if is_kept is None else is_kept & is_new
+    if is_kept is not None and np.count_nonzero(is_kept) < len(index):
         kept = is_kept.nonzero()[0][:num]
         index, score, ranks = index[kept], score[kept], (kept + 1).tolist()
         again = None if again is None else again[kept]
     scores = score[:num].astype(np.float64).round(_DIGITS).tolist()
     is_repeat = [False] * len(scores) if again is None else again[:num].tolist()
-    return index[:num].tolist(), Listed(rung.source, [], scores, ranks, is_repeat)
+    return index[:num], Listed(rung.source, [], scores, ranks, is_repeat)
