@@ -8,6 +8,11 @@ def test_one_root_catches_them_all():
         "ConfigError",
         "DataError",
         "ArtifactError",
+        "SkewError",
+        "StoreError",
+        "StoreTimeoutError",
+        "ConflictError",
+        "GateError",
         "NotFoundError",
     }
     assert all(issubclass(error, errors.ForecartError) for error in raised)

@@ -250,6 +250,7 @@ def test_the_import_rules_hold_and_are_seen_to_be_broken(tmp_path, module, line,
 
 def test_what_serving_stands_on_loads_no_torch():
     rooms = ["events.ingest", "sequences.build", "metrics.ranking", "artifacts", "columns", "errors"]
+    rooms += ["serving.app", "serving.server", "publish.redis_store"]
     code = ";".join(f"import forecart.{room}" for room in rooms)
     code += ";import sys; print(sorted({'torch', 'scipy', 'sklearn', 'safetensors'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

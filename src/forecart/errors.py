@@ -5,7 +5,8 @@
     ├── DataError        the input data breaks a rule
     ├── ArtifactError    a file of a run is missing, damaged or of another run
     │   └── SkewError    parts of two releases, or of two embedding spaces, meet
-    ├── StoreError       the store of user records is down, too slow or answers what is no record
+    ├── StoreError       the store of user records is down or answers what is no record
+    │   └── StoreTimeoutError  it did not answer in time
     ├── ConflictError    another publisher is at work, or was faster
     ├── GateError        a release is worse than the quality gate allows
     └── NotFoundError    an id or a name that was asked for does not exist
@@ -37,6 +38,10 @@ class SkewError(ArtifactError):
 
 class StoreError(ForecartError):
     """The store of user records is down, too slow, or answers what is no record."""
+
+
+class StoreTimeoutError(StoreError):
+    """The store of user records did not answer in time."""
 
 
 class ConflictError(ForecartError):

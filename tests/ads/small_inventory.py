@@ -34,13 +34,16 @@ def has_budget_left(campaign):
     return budget is None or (spent is not None and spent < budget)
 
 
-def may_be_shown(ad, rows, request):  # noqa: C901  (one rule after another, as they are written down)
-    """The rules in words, for one ad."""
+KNOWN = tuple(f"adv{number}" for number in range(6))
+
+
+def may_be_shown(ad, rows, request, known=KNOWN):  # noqa: C901  (one rule after another, as written down)
+    """The rules in words, for one ad; `known` are the advertisers of the release."""
     group = next((one for one in rows["ad_groups"] if one["ad_group_id"] == ad["ad_group_id"]), None)
     if group is None:
         return False
     campaign = next((one for one in rows["campaigns"] if one["campaign_id"] == group["campaign_id"]), None)
-    if campaign is None or campaign["advertiser_id"] not in [f"adv{number}" for number in range(6)]:
+    if campaign is None or campaign["advertiser_id"] not in known:
         return False
     if any(one.get("status") != "active" for one in (ad, group, campaign)):
         return False

@@ -94,11 +94,20 @@ class CalibratedBid:
         Raises:
             ArtifactError: it is missing or no table of calibrations.
         """
-        value = artifacts.read_json(path)
-        try:
-            return cls({source: Calibration(**_tuples(table)) for source, table in value.items()})
-        except (AttributeError, TypeError, DataError) as error:
-            raise ArtifactError(f"{path} must hold calibrations, it does not: {error}") from None
+        return cls(read_calibrations(path))
+
+
+def read_calibrations(path: Path) -> dict[str, Calibration]:
+    """Returns the calibrations by source that `write_calibrations` wrote.
+
+    Raises:
+        ArtifactError: the file is missing or no table of calibrations.
+    """
+    value = artifacts.read_json(path)
+    try:
+        return {source: Calibration(**_tuples(table)) for source, table in value.items()}
+    except (AttributeError, TypeError, DataError) as error:
+        raise ArtifactError(f"{path} must hold calibrations, it does not: {error}") from None
 
 
 def write_calibrations(path: Path, calibrations: Mapping[str, Calibration]) -> None:

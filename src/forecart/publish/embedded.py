@@ -21,6 +21,8 @@ from forecart.publish.users import UserTable
 
 SUPPRESSED: Final = "suppressed.txt"
 _POINTER: Final = "current.json"
+_MAX_OPEN: Final = 4
+"""Releases kept open: a process that serves for months must not hold every one that it ever read."""
 
 
 class EmbeddedStore:
@@ -34,7 +36,7 @@ class EmbeddedStore:
 
     def load(self, release: Release, *, report: Report | None = None) -> None:
         """Opens the records where they are; see `Store.load`."""
-        self._tables[release.release_id] = release.users
+        self._keep(release)
         if report is not None:
             report(release.manifest.num_users, release.manifest.num_users)
 
@@ -47,7 +49,7 @@ class EmbeddedStore:
         """
         table = self._tables.get(release_id)
         if table is None:
-            table = self._tables[release_id] = self._releases.open(release_id).users
+            table = self._keep(self._releases.open(release_id))
         return StoredUser(table.read(user_id), user_id in self._suppressed)
 
     def drop(self, release_id: str) -> None:
@@ -81,6 +83,11 @@ class EmbeddedStore:
     def close(self) -> None:
         """Forgets the releases; see `Store.close`."""
         self._tables.clear()
+
+    def _keep(self, release: Release) -> UserTable:
+        tables = {**self._tables, release.release_id: release.users}
+        self._tables = dict(list(tables.items())[-_MAX_OPEN:])
+        return release.users
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ from typing import Final, Literal, NamedTuple
 
 from forecart.publish.records import UserRecord, open_record
 from forecart.publish.release import Release
-from forecart.publish.store import Store
+from forecart.publish.store import RecordReader
 
 Absence = Literal["unknown_user", "suppressed", "record_expired"]
 _US: Final = 1_000_000
@@ -22,7 +22,7 @@ class Lookup(NamedTuple):
     absence: Absence | None
 
 
-def look_up(store: Store, release: Release, user_id: str, *, now_us: int) -> Lookup:
+def look_up(store: RecordReader, release: Release, user_id: str, *, now_us: int) -> Lookup:
     """Returns a user's record.
 
     Args:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from forecart.errors import ConflictError, ForecartError, StoreError
+from forecart.errors import ConflictError, ForecartError, StoreError, StoreTimeoutError
 from forecart.publish.pointer import Pointer
 from forecart.publish.records import view_bytes
 from forecart.publish.release import Release
@@ -140,6 +140,8 @@ class RedisStore:
 def _as_store_errors() -> Iterator[None]:
     try:
         yield
+    except redis.TimeoutError as error:
+        raise StoreTimeoutError(f"the store in Redis must answer in time, it did not: {error}") from None
     except (redis.RedisError, ValueError) as error:
         raise StoreError(f"the store in Redis must answer, it did not: {error}") from None
 

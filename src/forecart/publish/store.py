@@ -28,15 +28,19 @@ class StoredUser(NamedTuple):
     is_suppressed: bool
 
 
-class Store(Protocol):
+class RecordReader(Protocol):
+    """The part of a store that a request needs."""
+
+    def read(self, release_id: str, user_id: str) -> StoredUser:
+        """Returns what there is of a user in a release."""
+        ...
+
+
+class Store(RecordReader, Protocol):
     """Records of users by release; every method raises `StoreError` where the store does not answer."""
 
     def load(self, release: Release, *, report: Report | None = None) -> None:
         """Takes in everyone's records, beside those of other releases; again is harmless."""
-        ...
-
-    def read(self, release_id: str, user_id: str) -> StoredUser:
-        """Returns what there is of a user in a release."""
         ...
 
     def drop(self, release_id: str) -> None:

@@ -1,0 +1,390 @@
+"""How fast the service answers: `python -m benchmarks.serving [ROW ...] [--users 200000] [--quick]`.
+
+Publishes a synthetic release (100 advertisers a user) into the embedded store, starts one process of the
+service on a free port, and sends it requests from this process (`forecart.serving.load`). Rows:
+
+L1  advertiser lookups with consent and a filter at open-loop Poisson moments, in turns with `/bare`, an
+    endpoint of the same server that only reads the store and returns the bytes; then the peak of both in a
+    closed loop, in turns too.
+L5  three times the peak of `/v1/candidates`: what is still answered, how fast the rest is refused, memory.
+L6  releases published and rolled back under load.
+L7  SIGTERM under load.
+L8  lookups for long: the slope of memory after a minute, descriptors and threads (only where it is named).
+
+A latency counts from the moment a request was due. `lag_ms` is how late the generator itself sent: what it
+adds to the latencies of both. Writes `results/serving.json`.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import random
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import publishing
+from benchmarks.figures import RESULTS
+from forecart import artifacts
+from forecart.evaluation.provenance import read_provenance
+from forecart.publish.embedded import EmbeddedStore
+from forecart.publish.publisher import Publisher
+from forecart.publish.release import ReleaseParts
+from forecart.serving.app import build_app
+from forecart.serving.asgi import HttpApp, Incoming, Reply, Route
+from forecart.serving.launch import Launch
+from forecart.serving.load import LoadReport, Target, build_request, drive_closed, drive_open, quantiles
+from forecart.serving.parts import build_parts
+from forecart.serving.server import Listen, serve
+
+RATE: Final = 300.0
+CONNECTIONS: Final = 32
+OVERLOAD: Final = 3.0
+NUM_REQUESTS: Final = 20_000
+SMALL_USERS: Final = 2000
+NUM_SWITCHES: Final = 20
+SOAK_RATE: Final = 200.0
+ROWS: Final = ("L1", "L5", "L6", "L7")
+
+
+@dataclass(frozen=True)
+class World:
+    """What is measured.
+
+    Attributes:
+        root: of the releases.
+        num_users: in the release.
+        port: of the server.
+        process: of the server.
+    """
+
+    root: Path
+    num_users: int
+    port: int
+    process: "subprocess.Popen[bytes]"
+
+    def target(self, path: str, make_body: Callable[[str], bytes], **options: Any) -> Target:
+        """Requests for random users, made beforehand: making them is not what is measured."""
+        generator = random.Random(0)
+        users = [f"user-{generator.randrange(self.num_users)}" for _ in range(NUM_REQUESTS)]
+        requests = [build_request("localhost", path, make_body(user)) for user in users]
+        return Target("127.0.0.1", self.port, itertools.cycle(requests), **options)
+
+    def memory_mb(self) -> float:
+        """Resident memory of the processes that serve."""
+        kib = [
+            int(line.split()[1])
+            for child in _children(self.process.pid)
+            for line in Path(f"/proc/{child}/status").read_text().splitlines()
+            if line.startswith("VmRSS")
+        ]
+        return sum(kib) / 1024
+
+    def count_resources(self) -> tuple[int, int]:
+        """Open descriptors and threads of the processes that serve."""
+        children = [Path(f"/proc/{child}") for child in _children(self.process.pid)]
+        return tuple(sum(len(list((one / kind).iterdir())) for one in children) for kind in ("fd", "task"))  # type: ignore[return-value]
+
+
+def ask(user: str) -> bytes:
+    return json.dumps(
+        {"user_id": user, "consent": {"opt_out": False}, "blocked_advertisers": ["advertiser-7"]}
+    ).encode()
+
+
+def load_with_bare(launch: Launch) -> HttpApp:
+    """The service with an endpoint that does nothing but read the store."""
+    parts = build_parts(launch)
+
+    async def read_only(incoming: Incoming) -> Reply:
+        """The bytes of the store."""
+        current = parts.follower.served.current
+        assert current is not None
+        payload = parts.store.read(current.release.release_id, incoming.body.decode()).payload
+        return Reply(payload or b"", media_type=b"application/octet-stream")
+
+    return build_app(parts, more=[Route("POST", "/bare", read_only)])
+
+
+@contextmanager
+def serving(root: Path, num_users: int, folder: Path) -> Iterator[World]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-m", "benchmarks.serving", "--serve", str(root), str(port)]
+    with (folder / "serve.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    world = World(root, num_users, port, process)
+    try:
+        while not is_ready(world):
+            if process.poll() is not None:
+                raise RuntimeError((folder / "serve.log").read_text())
+            time.sleep(0.1)
+        yield world
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+
+
+def is_ready(world: World) -> bool:
+    request = itertools.repeat(build_request("localhost", "/readyz", method="GET"))
+    target = Target("127.0.0.1", world.port, request)
+    report = asyncio.run(drive_open(target, rate=20, duration_s=0.2))
+    return set(report.latency_ms) == {200} and not report.errors
+
+
+def measure_l1(world: World, *, seconds: float) -> dict[str, Any]:
+    """Lookups beside bare reads, in turns of a few seconds."""
+    kinds = {
+        "advertisers": world.target("/v1/advertisers", ask),
+        "bare": world.target("/bare", str.encode),
+    }
+    for target in kinds.values():  # pages and code are warm afterwards
+        asyncio.run(drive_closed(target, connections=CONNECTIONS, duration_s=2))
+    num_turns = 6
+    reports: dict[str, list[LoadReport]] = {name: [] for name in kinds}
+    for turn in range(num_turns):
+        for name, target in kinds.items():
+            turn_s = seconds / num_turns
+            reports[name].append(asyncio.run(drive_open(target, rate=RATE, duration_s=turn_s, seed=turn)))
+    peaks: dict[str, list[float]] = {name: [] for name in kinds}
+    for _ in range(5):
+        for name, target in kinds.items():
+            report = asyncio.run(drive_closed(target, connections=CONNECTIONS, duration_s=3))
+            peaks[name].append(report.rate())
+    open_loop = {name: merge(found) for name, found in reports.items()}
+    return {
+        "rate": RATE,
+        "open_loop": {name: report.describe() for name, report in open_loop.items()},
+        "p99_ratio": p99_of(open_loop["advertisers"]) / p99_of(open_loop["bare"]),
+        "p99_ratio_by_turn": [
+            round(p99_of(ours) / p99_of(bare), 2)
+            for ours, bare in zip(reports["advertisers"], reports["bare"], strict=True)
+        ],
+        "peak_rps": {name: statistics.median(found) for name, found in peaks.items()},
+        "peak_ratio": statistics.median(
+            ours / bare for ours, bare in zip(peaks["advertisers"], peaks["bare"], strict=True)
+        ),
+    }
+
+
+def measure_l5(world: World, *, seconds: float) -> dict[str, Any]:
+    """Three times the peak: goodput, the time of a refusal, memory, and how it is afterwards."""
+    target = world.target("/v1/candidates", ask)
+    peak = asyncio.run(drive_closed(target, connections=CONNECTIONS, duration_s=5)).rate()
+    before_mb = world.memory_mb()
+    report = asyncio.run(drive_open(target, rate=OVERLOAD * peak, duration_s=seconds, max_connections=2000))
+    during_mb = world.memory_mb()
+    time.sleep(1)
+    after = asyncio.run(drive_open(target, rate=peak / 4, duration_s=5))
+    return {
+        "peak_rps": peak,
+        "offered_rps": report.num_answers / report.duration_s,
+        "goodput_share": report.rate(200) / peak,
+        "overload": report.describe(),
+        "memory_growth_mb": during_mb - before_mb,
+        "afterwards": after.describe(),
+    }
+
+
+def measure_l6(world: World, *, num_switches: int) -> dict[str, Any]:
+    """Releases come and go: answers that failed, or whose list is not the release's."""
+    publisher = Publisher(world.root, EmbeddedStore(world.root))
+    scores: dict[str, float] = {}
+    wrong: Counter[str] = Counter()
+    seen: set[str] = set()
+
+    def check(status: int, body: bytes) -> str | None:
+        answer = json.loads(body)
+        if status != 200:
+            return f"status {status}"
+        seen.add(answer["release"])
+        first = answer["advertisers"][0]["scores"][0]
+        if answer["source"] == "advertisers" and first != scores[answer["release"]]:
+            wrong["mixed"] += 1
+        elif answer["source"] != "advertisers":
+            wrong[answer["source"]] += 1
+        return None
+
+    def switch() -> None:
+        for number in range(1, num_switches + 1):
+            if number % 4 == 0:
+                publisher.roll_back()
+            else:
+                publish_marked(publisher, number, scores)
+            done.append(number)
+
+    done: list[int] = []
+    publish_marked(publisher, 0, scores)
+    while read_release(world) not in scores:
+        time.sleep(0.1)
+    target = world.target("/v1/advertisers", ask, check=check)
+    thread = threading.Thread(target=switch)
+    thread.start()
+    reports = []
+    while thread.is_alive():
+        reports.append(asyncio.run(drive_open(target, rate=RATE / 3, duration_s=2, seed=len(reports))))
+    thread.join()
+    report = merge(reports)
+    return {"switches": len(done), "releases_seen": len(seen), "wrong": dict(wrong), **report.describe()}
+
+
+def read_release(world: World) -> str | None:
+    """The release that the server answers from."""
+    seen: list[str | None] = []
+
+    def check(status: int, body: bytes) -> None:
+        seen.append(json.loads(body)["release"])
+
+    asyncio.run(
+        drive_closed(world.target("/v1/advertisers", ask, check=check), connections=1, duration_s=0.01)
+    )
+    return seen[-1]
+
+
+def publish_marked(publisher: Publisher, number: int, scores: dict[str, float]) -> None:
+    """Publishes a release whose every first score is the number of its publishing."""
+
+    def make(suppressed: Any) -> ReleaseParts:
+        parts = publishing.make_parts(SMALL_USERS)
+
+        def blocks() -> Iterator[Any]:
+            for records in publishing.make_blocks(SMALL_USERS):
+                records["advertiser_score"][:] = float(number + 1)
+                yield records
+
+        return replace(
+            parts,
+            blocks=blocks(),
+            as_of_us=publishing.AS_OF_US + (number + 1) * 1_000_000,
+            source={"number": str(number), "time": str(time.time())},
+        )
+
+    scores[make(None).release_id] = float(number + 1)
+    pointer = publisher.publish(make)
+    scores[pointer.release_id] = float(number + 1)
+
+
+def measure_l7(world: World) -> dict[str, Any]:
+    """SIGTERM while requests come: the exit code, how long it took, and answers that were cut."""
+    target = world.target("/v1/advertisers", ask)
+    report: list[LoadReport] = []
+    thread = threading.Thread(
+        target=lambda: report.append(asyncio.run(drive_open(target, rate=RATE, duration_s=4)))
+    )
+    thread.start()
+    time.sleep(2)
+    begin = time.perf_counter()
+    world.process.send_signal(signal.SIGTERM)
+    code = world.process.wait(60)
+    stop_s = time.perf_counter() - begin
+    thread.join()
+    return {"exit_code": code, "stop_s": stop_s, **report[0].describe()}
+
+
+def measure_l8(world: World, *, seconds: float) -> dict[str, Any]:
+    """A steady load: memory, open descriptors and threads, looked at every few seconds."""
+    looks: list[tuple[float, float, int, int]] = []
+    is_over = threading.Event()
+
+    def look() -> None:
+        begin = time.perf_counter()
+        while not is_over.wait(2):
+            looks.append((time.perf_counter() - begin, world.memory_mb(), *world.count_resources()))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    report = asyncio.run(drive_open(world.target("/v1/advertisers", ask), rate=SOAK_RATE, duration_s=seconds))
+    is_over.set()
+    thread.join()
+    warm = [one for one in looks if one[0] > min(60, seconds / 2)]
+    slope = statistics.linear_regression([one[0] / 3600 for one in warm], [one[1] for one in warm]).slope
+    descriptors, threads = ([one[place] for one in warm] for place in (2, 3))
+    return {
+        "memory_mb": [warm[0][1], warm[-1][1]],
+        "memory_mb_per_hour": slope,
+        "descriptors": [min(descriptors), max(descriptors)],
+        "threads": [min(threads), max(threads)],
+        **report.describe(),
+    }
+
+
+def merge(reports: Sequence[LoadReport]) -> LoadReport:
+    whole = LoadReport()
+    for report in reports:
+        whole.duration_s += report.duration_s
+        whole.lag_ms += report.lag_ms
+        whole.errors += report.errors
+        for status, latencies in report.latency_ms.items():
+            whole.latency_ms.setdefault(status, []).extend(latencies)
+    return whole
+
+
+def p99_of(report: LoadReport) -> float:
+    return quantiles(report.latency_ms[200])["p99"]
+
+
+def _children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; all by default")
+    parser.add_argument("--users", type=int, default=200_000)
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="of L1 for each endpoint; a third of it for L5"
+    )
+    parser.add_argument("--soak", type=float, default=300, help="seconds of L8")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are written")
+    parser.add_argument("--serve", nargs=2, metavar=("ROOT", "PORT"), help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.serve:
+        root, port = asked.serve
+        serve(Launch(Path(root), clock="as-of"), Listen(port=int(port)), load=load_with_bare)
+        return
+    rows = asked.rows or list(ROWS)
+    measures: dict[str, Callable[[World], dict[str, Any]]] = {
+        "L1": lambda world: measure_l1(world, seconds=asked.seconds),
+        "L5": lambda world: measure_l5(world, seconds=asked.seconds / 3),
+        "L6": lambda world: measure_l6(world, num_switches=NUM_SWITCHES),
+        "L7": measure_l7,
+        "L8": lambda world: measure_l8(world, seconds=asked.soak),
+    }
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        roots = {}
+        for num_users in {asked.users, SMALL_USERS}:
+            root = roots[num_users] = Path(folder) / str(num_users)
+            parts = publishing.make_parts(num_users)
+            Publisher(root, EmbeddedStore(root)).publish(lambda suppressed, parts=parts: parts)  # type: ignore[misc]
+        for row in rows:
+            num_users = SMALL_USERS if row == "L6" else asked.users
+            with serving(roots[num_users], num_users, Path(folder)) as world:
+                figures[row] = measures[row](world)
+            print(row, json.dumps(figures[row], indent=2), flush=True)
+    load = os.getloadavg()
+    result = {"provenance": read_provenance(), "num_users": asked.users, "load_average": load, **figures}
+    artifacts.write_json(asked.results / "serving.json", result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""From lists of candidates to ads: expanded, valued, blended, and filled up from below where that is short.
+
+The user's own lists come first, advertisers and products together. Only where they give fewer ads than are
+wanted, the lists of the country and then of everywhere are blended in too; what was taken of the better
+lists stays.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from forecart.ads.blending import NO_LIMIT, BlendedAd, BlendRules, Quota, blend
+from forecart.ads.eligibility import Eligibility
+from forecart.ads.expansion import CandidateAds, expand_advertisers, expand_items
+from forecart.ads.l1 import Calibration, L1Ranker
+from forecart.ads.request import AdRequest
+from forecart.serving.current import OpenRelease
+from forecart.serving.ladder import LEVELS, Level, Reading, Reason, Rung, list_rungs
+
+# Popularity is a share of users who converted: already a probability.
+FALLBACK_CALIBRATIONS: Final = dict.fromkeys(
+    ("fallback_country", "fallback_global"), Calibration((0.0, 1.0), (0.0, 1.0))
+)
+Sources = list[tuple[CandidateAds, npt.NDArray[np.float64]]]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The ads of an answer.
+
+    Attributes:
+        ads: the most valuable first.
+        eligibility: that they were chosen by.
+        reasons: why they are less than they could be.
+    """
+
+    ads: list[BlendedAd]
+    eligibility: Eligibility
+    reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A request, and which ads of the snapshot may be shown to it."""
+
+    request: AdRequest
+    eligibility: Eligibility
+    mask_A: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class AdChooser:
+    """Chooses ads.
+
+    Attributes:
+        find: returns what is eligible among the candidates of a release; None where nothing is known of ads.
+        ranker: what showing an ad is worth.
+        rules: what an answer must keep to.
+    """
+
+    find: Callable[[OpenRelease], Eligibility | None]
+    ranker: L1Ranker
+    rules: BlendRules
+
+    def choose(self, eligibility: Eligibility, reading: Reading, request: AdRequest) -> Chosen:
+        """Returns the ads that may be shown and are worth most.
+
+        Fewer than are wanted come back only where no list of the reading has more that keep to the rules.
+
+        Args:
+            eligibility: of the release that the request is answered from.
+            reading: the lists.
+            request: what is asked.
+        """
+        asked = _Asked(request, eligibility, eligibility.ads(request))
+        ads, is_good = list[BlendedAd](), True
+        for tier in _list_tiers(reading, request.country):
+            # Ads of one advertiser may show the same product and keep others out: then all of them are tried.
+            for most in (self.rules.ads_per_advertiser, NO_LIMIT):
+                found, is_valued = self._blend(asked, tier, most=most, kept=ads)
+                is_good &= is_valued
+                if len(found) == request.num_ads:
+                    break
+            ads = found
+            if len(ads) == request.num_ads:
+                break
+        reasons: list[Reason] = [] if is_good else ["l1_failed"]
+        if not ads:
+            reasons.append("inventory_empty")
+        return Chosen(ads, eligibility, tuple(reasons))
+
+    def _blend(
+        self, asked: _Asked, tier: list[tuple[Level, Rung]], *, most: int, kept: list[BlendedAd]
+    ) -> tuple[list[BlendedAd], bool]:
+        """Returns the ads of a tier beside those that better ones gave, and whether L1 valued them."""
+        sources, is_good = _keep(kept), True
+        for level, rung in tier:
+            found = _expand(asked, rung, level=level, most=most)
+            value, is_valued = self._value(asked, found)
+            is_good &= is_valued
+            sources.append((replace(found, source=rung.source), value))
+        rules = self._keeping(kept)
+        return blend(asked.eligibility.snapshot, sources, num_ads=asked.request.num_ads, rules=rules), is_good
+
+    def _value(self, asked: _Asked, ads: CandidateAds) -> tuple[npt.NDArray[np.float64], bool]:
+        """Returns the worth of ads and whether the ranker said so; else it is the order of the candidates."""
+        try:
+            value = np.asarray(self.ranker.value(asked.request, asked.eligibility.snapshot, ads), np.float64)
+            if value.shape == ads.place.shape and np.isfinite(value).all():
+                return value, True
+        except Exception:  # a ranker is anybody's code, and its failure is not the answer's
+            pass
+        return 1.0 / ads.rank, False
+
+    def _keeping(self, ads: list[BlendedAd]) -> BlendRules:
+        """Returns the rules under which these ads of better lists stay in the answer."""
+        quotas = dict(self.rules.quotas)
+        for source, num in Counter(one.source for one in ads).items():
+            quotas[source] = Quota(num, quotas.get(source, Quota()).most)
+        return replace(self.rules, quotas=quotas)
+
+
+def _keep(ads: list[BlendedAd]) -> Sources:
+    """Returns ads that were chosen as sources of a longer list."""
+    return [
+        (
+            CandidateAds(
+                source,
+                np.array([one.place for one in ads if one.source == source], np.int64),
+                np.array([one.score for one in ads if one.source == source], np.float32),
+                np.array([one.rank for one in ads if one.source == source], np.int64),
+            ),
+            np.array([one.value for one in ads if one.source == source], np.float64),
+        )
+        for source in dict.fromkeys(one.source for one in ads)
+    ]
+
+
+def _expand(asked: _Asked, rung: Rung, *, level: Level, most: int) -> CandidateAds:
+    snapshot, mask_A, index, score = asked.eligibility.snapshot, asked.mask_A, rung.index, rung.score
+    # What the user's own lists are calibrated by is the level, of whichever release they are.
+    source = rung.source if rung.depth else level
+    if level == "products":
+        return expand_items(snapshot, mask_A, index, score, source=source)
+    return expand_advertisers(snapshot, mask_A, index, score, source=source, ads_per_advertiser=most)
+
+
+def _list_tiers(reading: Reading, country: str | None) -> Iterator[list[tuple[Level, Rung]]]:
+    """Returns the rungs of both levels that stand side by side, from the top of the ladder down."""
+    rungs = [(level, rung) for level in LEVELS for rung in list_rungs(reading, level, country)]
+    rungs.sort(key=lambda one: one[1].depth)
+    for _, tier in groupby(rungs, key=lambda one: one[1].depth):
+        yield list(tier)

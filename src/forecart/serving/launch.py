@@ -1,0 +1,30 @@
+"""What to serve, as plain values that travel to the processes that serve it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from forecart.serving.settings import ServingSettings
+
+ClockName = Literal["now", "as-of"]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What to serve.
+
+    Attributes:
+        releases: root folder of the releases.
+        store: URL of a Redis or Valkey; None for the embedded store.
+        inventory: folder of the ads; None for answers without ads.
+        outcomes: folder of the outcome log; None for none.
+        clock: `now`, or `as-of` for a log that is not of today.
+        settings: budgets and limits.
+    """
+
+    releases: Path
+    store: str | None = None
+    inventory: Path | None = None
+    outcomes: Path | None = None
+    clock: ClockName = "now"
+    settings: ServingSettings = field(default_factory=ServingSettings)

@@ -1,0 +1,94 @@
+"""The inventory of each open release: the same ads, numbered as the release numbers advertisers and products.
+
+Read from a folder when a release is opened, and changed live: updates are lines of `updates.jsonl` in the
+folder, which every process reads on in. Whoever answers takes one `Eligibility` for the whole request.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from forecart.ads.eligibility import Eligibility
+from forecart.ads.inventory import Inventory, UpdateFollower
+from forecart.serving.current import OpenRelease, Served
+
+UPDATES: Final = "updates.jsonl"
+
+
+@dataclass
+class _Live:
+    inventory: Inventory
+    updates: UpdateFollower
+    eligibility: Eligibility
+
+    def poll(self) -> int:
+        num_applied = self.updates.poll()
+        if self.inventory.snapshot is not self.eligibility.snapshot:
+            self.eligibility = Eligibility(self.inventory.snapshot)
+        return num_applied
+
+
+class Stock:
+    """The inventories of the releases that are open.
+
+    Args:
+        folder: of the inventory.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._live: dict[tuple[str, str], _Live] = {}
+        self._lock = threading.Lock()
+
+    def find(self, opened: OpenRelease) -> Eligibility | None:
+        """Returns what is eligible among the candidates of a release; None where nothing is known of ads."""
+        live = self._live.get(opened.numbering)
+        return None if live is None else live.eligibility
+
+    def follow(self, served: Served) -> int:
+        """Reads the inventory for releases that are new, forgets those that are gone, and applies updates.
+
+        Returns how many updates were applied.
+
+        Raises:
+            DataError: the folder is no inventory.
+        """
+        with self._lock:
+            kept: dict[tuple[str, str], _Live] = {}
+            for opened in (served.current, served.previous):
+                if opened is not None and opened.numbering not in kept:
+                    kept[opened.numbering] = self._live.get(opened.numbering) or self._read(opened)
+            num_applied = max((live.poll() for live in kept.values()), default=0)
+            self._live = kept
+            return num_applied
+
+    def change(self, updates: Sequence[Mapping[str, Any]], served: Served) -> tuple[int, int]:
+        """Writes updates for every process to read, durably, and applies them here.
+
+        Returns how many were applied and how many break a rule, those of others meanwhile too.
+        """
+        lines = "".join(json.dumps(one) + "\n" for one in updates)
+        before = self._count_rejected()
+        # One write to a file opened for appending: lines of several processes do not mix.
+        descriptor = os.open(self.folder / UPDATES, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, lines.encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        num_applied = self.follow(served)
+        return num_applied, self._count_rejected() - before
+
+    def _count_rejected(self) -> int:
+        return max((live.inventory.num_rejected for live in self._live.values()), default=0)
+
+    def _read(self, opened: OpenRelease) -> _Live:
+        release = opened.release
+        inventory = Inventory.read(self.folder, advertisers=release.advertisers, items=release.items)
+        return _Live(
+            inventory, UpdateFollower(self.folder / UPDATES, inventory), Eligibility(inventory.snapshot)
+        )

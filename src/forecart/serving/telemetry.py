@@ -1,0 +1,107 @@
+"""What the service tells of itself: metrics for Prometheus and logs as JSON, neither with anybody's id.
+
+With several processes every one of them writes its values into files of `PROMETHEUS_MULTIPROC_DIR`, and
+whichever answers `/metrics` adds them up; the variable must be set before this module is imported.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+import structlog
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+MULTIPROCESS: Final = "PROMETHEUS_MULTIPROC_DIR"
+METRICS_TYPE: Final = CONTENT_TYPE_LATEST.encode()
+_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_BREAKER_STATES: Final = {"closed": 0, "half_open": 1, "open": 2}
+
+
+class Telemetry:
+    """Counters and gauges of one process."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter("forecart_requests", "Replies.", ["path", "status"], registry=self._registry)
+        self._seconds = Histogram(
+            "forecart_answer_seconds",
+            "From a whole request to its answer, by the source of the first candidate.",
+            ["path", "source"],
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        self._degraded = Counter(
+            "forecart_degraded",
+            "Reasons why answers were less than they could be.",
+            ["reason"],
+            registry=self._registry,
+        )
+        self._release_age = Gauge(
+            "forecart_release_age_seconds",
+            "Since the histories of the release that is served were read.",
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
+        self._breaker = Gauge(
+            "forecart_breaker_state",
+            "Of the store: 0 closed, 1 half open, 2 open.",
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
+        self._bound: dict[tuple[str, ...], Any] = {}
+
+    def replied(self, path: str, status: int) -> None:
+        """Counts a reply."""
+        self._child(self._requests, path, str(status)).inc()
+
+    def answered(self, path: str, seconds: float, source: str, degraded: Sequence[str]) -> None:
+        """Counts an answer."""
+        self._child(self._seconds, path, source).observe(seconds)
+        for reason in degraded:
+            self._child(self._degraded, reason).inc()
+
+    def observe_state(self, *, release_age_s: float | None, breaker: str) -> None:
+        """Sets the gauges."""
+        self._breaker.set(_BREAKER_STATES[breaker])
+        if release_age_s is not None:
+            self._release_age.set(release_age_s)
+
+    def render(self) -> bytes:
+        """Returns the metrics of all processes as text."""
+        if MULTIPROCESS not in os.environ:
+            return generate_latest(self._registry)
+        everyone = CollectorRegistry()
+        multiprocess.MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
+        return generate_latest(everyone)
+
+    def _child(self, metric: Any, *labels: str) -> Any:
+        """Returns the child of a metric; `labels` takes longer than all the rest."""
+        key = (metric._name, *labels)
+        child = self._bound.get(key)
+        if child is None:
+            child = self._bound[key] = metric.labels(*labels)
+        return child
+
+
+def make_logger() -> Any:
+    """Returns a logger that writes a line of JSON for each event to standard error."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    return structlog.get_logger().bind(process=os.getpid())
