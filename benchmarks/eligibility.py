@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks.figures import RESULTS
 from forecart import artifacts
 from forecart.ads.blending import BlendRules, blend
+from forecart.ads.eligibility import Eligibility
 from forecart.ads.expansion import expand_advertisers
 from forecart.ads.inventory import Inventory
 from forecart.ads.l1 import CalibratedBid
@@ -32,14 +33,11 @@ NOW_US: Final = 1_750_000_000_000_000
 COUNTRIES: Final = ("DE", "FR", "US", "GB", "JP")
 
 
-ADVERTISERS: Final = Vocabulary.build([f"adv{number}" for number in range(NUM_ADVERTISERS)])
-ITEMS: Final = Vocabulary.build([])
-
-
 def make_inventory() -> Inventory:
     """Makes an inventory: a third of the ad groups target countries, a fifth have a cap."""
     generator = random.Random(0)
-    inventory = Inventory()
+    advertisers = Vocabulary.build([f"adv{number}" for number in range(NUM_ADVERTISERS)])
+    inventory = Inventory(advertisers, Vocabulary.build([]))
     updates: list[dict[str, Any]] = []
     for number in range(NUM_ADVERTISERS):
         updates.append(
@@ -81,8 +79,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are written")
     asked = parser.parse_args()
     inventory = make_inventory()
-    eligibility = inventory.view(ADVERTISERS, ITEMS)
-    snapshot = eligibility.snapshot
+    snapshot = inventory.snapshot
+    eligibility = Eligibility(snapshot)
     generator = np.random.default_rng(0)
     lists = [
         generator.choice(np.arange(FIRST_INDEX, NUM_ADVERTISERS), 100, replace=False) for _ in range(100)

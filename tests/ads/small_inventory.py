@@ -17,11 +17,7 @@ def read_inventory(folder, rows):
     """The inventory of `campaigns`, `ad_groups` and `ads`, lists of plain rows."""
     for name in ("campaigns", "ad_groups", "ads"):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[name]))
-    return Inventory.read(folder)
-
-
-def snapshot_of(inventory):
-    return inventory.view(ADVERTISERS, ITEMS).snapshot
+    return Inventory.read(folder, advertisers=ADVERTISERS, items=ITEMS)
 
 
 def moment(text):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.ads.small_inventory import snapshot_of
+from tests.ads.small_inventory import ADVERTISERS, ITEMS
 
 from forecart.ads.blending import BlendRules, Quota, blend
 from forecart.ads.expansion import CandidateAds
@@ -23,14 +23,14 @@ NUM_ADS = 24
 
 def make_snapshot():
     """Ad k is of advertiser k % 5 and shows product k % 7, every fourth none."""
-    inventory = Inventory()
+    inventory = Inventory(ADVERTISERS, ITEMS)
     updates = [{"campaign": f"c{n}", "add": {"advertiser_id": f"adv{n}"}} for n in range(5)]
     updates += [{"ad_group": f"g{n}", "add": {"campaign_id": f"c{n}"}} for n in range(5)]
     for n in range(NUM_ADS):
         item = {} if n % 4 == 0 else {"item_id": f"item{n % 7}"}
         updates.append({"ad": f"ad{n:02d}", "add": {"ad_group_id": f"g{n % 5}", "bid_usd": 1.0, **item}})
     inventory.update(updates)
-    return snapshot_of(inventory)
+    return inventory.snapshot
 
 
 SNAPSHOT = make_snapshot()

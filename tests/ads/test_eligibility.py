@@ -6,15 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from tests.ads.small_inventory import (
-    ADVERTISERS,
-    DAY_US,
-    ITEMS,
-    NOW_US,
-    may_be_shown,
-    read_inventory,
-    snapshot_of,
-)
+from tests.ads.small_inventory import ADVERTISERS, DAY_US, ITEMS, NOW_US, may_be_shown, read_inventory
 
 from forecart.ads.eligibility import MAX_AUDIENCES, Eligibility
 from forecart.ads.expansion import expand_advertisers, expand_items
@@ -99,8 +91,8 @@ def matrix():
 
 
 def decide(inventory, request):
-    mask = Eligibility(snapshot_of(inventory)).ads(request)
-    return {snapshot_of(inventory).ad_ids[place] for place in np.flatnonzero(mask)}
+    mask = Eligibility(inventory.snapshot).ads(request)
+    return {inventory.snapshot.ad_ids[place] for place in np.flatnonzero(mask)}
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +122,11 @@ def test_every_combination_is_as_the_rules_say(all_rows, whole, request_):
     rows = by_group(all_rows)
     wanted = {ad["ad_id"] for ad in rows["ads"] if may_be_shown(ad, rows, request_)}
     assert found & {ad["ad_id"] for ad in rows["ads"]} == wanted
-    snapshot = snapshot_of(whole)
-    campaign_of = {
-        name: snapshot.groups.campaign[snapshot.group_A[snapshot.place_of[name]]] for name in found
+    has_ad = Eligibility(whole.snapshot).advertisers(request_)
+    assert {ADVERTISERS.ids([index])[0] for index in np.flatnonzero(has_ad)} == {
+        f"adv{int(whole.snapshot.groups.campaign[whole.snapshot.group_A[whole.snapshot.place_of[name]]]) % 6}"
+        for name in found
     }
-    has_ad = np.flatnonzero(Eligibility(snapshot).advertisers(request_))
-    assert set(ADVERTISERS.ids(has_ad)) == {f"adv{int(campaign) % 6}" for campaign in campaign_of.values()}
 
 
 def random_rows(generator):
@@ -202,7 +193,7 @@ def test_a_thousand_random_requests_are_as_the_rules_say(tmp_path):
     generator, differences = random.Random(0), 0
     for _ in range(20):
         rows = random_rows(generator)
-        eligibility = Eligibility(snapshot_of(read_inventory(tmp_path, rows)))
+        eligibility = Eligibility(read_inventory(tmp_path, rows).snapshot)
         for _ in range(50):
             request = random_request(generator)
             found = {eligibility.snapshot.ad_ids[place] for place in np.flatnonzero(eligibility.ads(request))}
@@ -247,7 +238,7 @@ def test_a_mask_ends_where_a_schedule_turns_or_a_day_begins(tmp_path):
         daily_spend_usd=6.0,
         daily_spend_on="2025-06-14",
     )
-    eligibility = Eligibility(snapshot_of(read_inventory(tmp_path, rows)))
+    eligibility = Eligibility(read_inventory(tmp_path, rows).snapshot)
     for offset, is_open in (
         (-1, False),
         (0, True),
@@ -258,7 +249,7 @@ def test_a_mask_ends_where_a_schedule_turns_or_a_day_begins(tmp_path):
     ):
         assert eligibility.ads(AdRequest(now_us=NOW_US + offset)).any() == is_open
     rows = simple(daily_budget_usd=5.0, daily_spend_usd=6.0, daily_spend_on="2025-06-15")
-    eligibility = Eligibility(snapshot_of(read_inventory(tmp_path, rows)))
+    eligibility = Eligibility(read_inventory(tmp_path, rows).snapshot)
     midnight_us = NOW_US + DAY_US // 2
     assert not eligibility.ads(AdRequest(now_us=midnight_us - 1)).any()
     assert eligibility.ads(AdRequest(now_us=midnight_us)).all()
@@ -266,23 +257,23 @@ def test_a_mask_ends_where_a_schedule_turns_or_a_day_begins(tmp_path):
 
 def test_a_pause_holds_at_the_next_request_and_not_in_one_that_is_under_way(tmp_path):
     inventory = read_inventory(tmp_path, simple())
-    under_way, request = Eligibility(snapshot_of(inventory)), AdRequest(now_us=NOW_US)
+    under_way, request = Eligibility(inventory.snapshot), AdRequest(now_us=NOW_US)
     assert under_way.ads(request).sum() == 12
     assert inventory.update([{"campaign": "c1", "set": {"status": "paused"}}]) == 1
     assert under_way.ads(request).sum() == 12
-    assert Eligibility(snapshot_of(inventory)).ads(request).sum() == 8
-    assert inventory.version == 2
+    assert Eligibility(inventory.snapshot).ads(request).sum() == 8
+    assert inventory.snapshot.version == 2
 
 
 def test_masks_are_kept_for_as_many_audiences_as_there_is_room(tmp_path):
-    eligibility = Eligibility(snapshot_of(read_inventory(tmp_path, simple())))
+    eligibility = Eligibility(read_inventory(tmp_path, simple()).snapshot)
     for number in range(MAX_AUDIENCES + 50):
         assert eligibility.ads(AdRequest(now_us=NOW_US, country=str(number))).all()
     assert len(eligibility._by_audience) == MAX_AUDIENCES
 
 
 def test_each_advertiser_s_best_bids_come_in_the_order_of_the_list(tmp_path):
-    snapshot = snapshot_of(read_inventory(tmp_path, simple()))
+    snapshot = read_inventory(tmp_path, simple()).snapshot
     request = AdRequest(now_us=NOW_US)
     index = ADVERTISERS.index(["adv2", "adv5", "adv0"])
     found = expand_advertisers(
@@ -301,7 +292,7 @@ def test_each_advertiser_s_best_bids_come_in_the_order_of_the_list(tmp_path):
 def test_what_is_not_eligible_takes_nobody_s_place(tmp_path):
     inventory = read_inventory(tmp_path, simple(30))
     inventory.update([{"ad": f"ad{number:02d}", "set": {"status": "paused"}} for number in (29, 26, 20)])
-    snapshot = snapshot_of(inventory)
+    snapshot = inventory.snapshot
     mask = Eligibility(snapshot).ads(AdRequest(now_us=NOW_US))
     found = expand_advertisers(
         snapshot, mask, ADVERTISERS.index(["adv2"]), np.ones(1, np.float32), source="s", ads_per_advertiser=4
@@ -310,7 +301,7 @@ def test_what_is_not_eligible_takes_nobody_s_place(tmp_path):
 
 
 def test_a_product_brings_the_best_bid_of_its_own_ads(tmp_path):
-    snapshot = snapshot_of(read_inventory(tmp_path, simple()))
+    snapshot = read_inventory(tmp_path, simple()).snapshot
     mask = Eligibility(snapshot).ads(AdRequest(now_us=NOW_US))
     index = ITEMS.index(["item2", "item7", "item3"])
     found = expand_items(snapshot, mask, index, np.array([3, 2, 1], np.float32), source="p")
@@ -324,11 +315,11 @@ def test_a_product_brings_the_best_bid_of_its_own_ads(tmp_path):
 
 def test_an_empty_inventory_has_nothing_to_show(tmp_path):
     inventory = read_inventory(tmp_path, {"campaigns": [], "ad_groups": [], "ads": []})
-    eligibility = Eligibility(snapshot_of(inventory))
+    eligibility = Eligibility(inventory.snapshot)
     request = AdRequest(now_us=NOW_US, shown={"x": 1}, blocked_categories=("y",))
     assert eligibility.ads(request).size == 0 and not eligibility.advertisers(request).any()
     found = expand_advertisers(
-        snapshot_of(inventory),
+        inventory.snapshot,
         eligibility.ads(request),
         ADVERTISERS.index(["adv1"]),
         np.ones(1, np.float32),

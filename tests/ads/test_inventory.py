@@ -4,7 +4,7 @@ import json
 
 import polars as pl
 import pytest
-from tests.ads.small_inventory import ITEMS, read_inventory, snapshot_of
+from tests.ads.small_inventory import ADVERTISERS, ITEMS, read_inventory
 from tests.ads.test_eligibility import simple
 
 from forecart.ads.inventory import Inventory, UpdateFollower
@@ -31,8 +31,8 @@ def test_bad_rows_are_kept_out_counted_and_told(tmp_path):
     read_inventory(tmp_path, simple())
     path = tmp_path / "ads.jsonl"
     path.write_text(path.read_text() + "".join(f"{line}\n" for line, _ in BAD_ADS))
-    inventory = Inventory.read(tmp_path)
-    assert snapshot_of(inventory).num_ads == 12
+    inventory = Inventory.read(tmp_path, advertisers=ADVERTISERS, items=ITEMS)
+    assert inventory.snapshot.num_ads == 12
     assert inventory.num_rejected == len(BAD_ADS)
     for number, (rejected, (_, message)) in enumerate(zip(inventory.rejected, BAD_ADS, strict=True)):
         assert (rejected.source, rejected.offset) == ("ads.jsonl", 12 + number)
@@ -79,27 +79,27 @@ def test_ads_that_can_never_be_shown_are_counted(tmp_path):
         {"ad_id": f"x{number}", "ad_group_id": group, "bid_usd": 1}
         for number, group in enumerate(["of nobody", "of nothing", "missing", "missing"])
     ]
-    left_out = snapshot_of(read_inventory(tmp_path, rows)).left_out
+    left_out = read_inventory(tmp_path, rows).snapshot.left_out
     assert left_out == {"unknown advertiser": 1, "no campaign": 1, "no ad group": 2}
 
 
 def test_parquet_is_read_like_json_lines(tmp_path):
-    wanted = snapshot_of(read_inventory(tmp_path, simple()))
+    wanted = read_inventory(tmp_path, simple()).snapshot
     for name, rows in simple().items():
         pl.DataFrame(rows).write_parquet(tmp_path / f"{name}.parquet")
         (tmp_path / f"{name}.jsonl").unlink()
-    found = snapshot_of(Inventory.read(tmp_path))
+    found = Inventory.read(tmp_path, advertisers=ADVERTISERS, items=ITEMS).snapshot
     assert found.ad_ids == wanted.ad_ids and found.bid_usd_A.tolist() == wanted.bid_usd_A.tolist()
     (tmp_path / "ads.parquet").write_bytes(b"garbage")
     with pytest.raises(DataError, match="must be a Parquet file"):
-        Inventory.read(tmp_path)
+        Inventory.read(tmp_path, advertisers=ADVERTISERS, items=ITEMS)
 
 
 def test_a_file_that_is_missing_is_named(tmp_path):
     read_inventory(tmp_path, simple())
     (tmp_path / "ad_groups.jsonl").unlink()
     with pytest.raises(DataError, match=r"has ad_groups\.parquet or ad_groups\.jsonl"):
-        Inventory.read(tmp_path)
+        Inventory.read(tmp_path, advertisers=ADVERTISERS, items=ITEMS)
 
 
 def test_updates_add_change_and_remove(tmp_path):
@@ -113,7 +113,7 @@ def test_updates_add_change_and_remove(tmp_path):
         {"ad_group": "g0", "set": {"countries": ["DE"], "frequency_cap": 2}},
     ]
     assert inventory.update(updates) == 6
-    snapshot = snapshot_of(inventory)
+    snapshot = inventory.snapshot
     assert [snapshot.ad_ids[place] for place in range(snapshot.start_N[2], snapshot.start_N[3])] == [
         "ad00",
         "new",
@@ -141,9 +141,9 @@ def test_updates_add_change_and_remove(tmp_path):
 )
 def test_an_update_that_breaks_a_rule_changes_nothing(tmp_path, update, message):
     inventory = read_inventory(tmp_path, simple())
-    before = snapshot_of(inventory)
+    before = inventory.snapshot
     assert inventory.update([update]) == 0
-    assert snapshot_of(inventory) is before
+    assert inventory.snapshot is before
     assert message in inventory.rejected[0].reason
 
 
@@ -154,26 +154,22 @@ def test_a_follower_reads_whole_lines_once_and_survives_truncation(tmp_path):
     pause = json.dumps({"campaign": "c1", "set": {"status": "paused"}})
     path.write_text(pause + "\nnonsense\n" + pause[:20])
     assert follower.poll() == 1 and follower.poll() == 0
-    assert not snapshot_of(inventory).campaigns.is_active[1]
+    assert not inventory.snapshot.campaigns.is_active[1]
     assert inventory.num_rejected == 1
     with path.open("a") as handle:
         handle.write(pause[20:] + "\n")
     assert follower.poll() == 1
     path.write_text(pause.replace("c1", "c2") + "\n")
     assert follower.poll() == 1
-    assert not snapshot_of(inventory).campaigns.is_active[2]
+    assert not inventory.snapshot.campaigns.is_active[2]
 
 
-def test_each_release_has_its_own_numbers_and_sees_every_update(tmp_path):
+def test_another_release_numbers_advertisers_anew(tmp_path):
     inventory = read_inventory(tmp_path, simple())
     other = Vocabulary.build(["adv9", "adv2", "adv0"])
-    view = inventory.view(other, ITEMS)
-    assert inventory.view(other, ITEMS) is view and snapshot_of(inventory).num_ads == 12
-    assert view.snapshot.left_out == {"unknown advertiser": 4}
-    owners = [other.ids([index])[0] for index in view.snapshot.advertiser_A[[0, -1]]]
-    assert owners == ["adv2", "adv0"]
-    inventory.update([{"ad": "ad02", "remove": True}])
-    assert inventory.view(other, ITEMS).snapshot.num_ads == 7 and snapshot_of(inventory).num_ads == 11
+    inventory.renumber(other, ITEMS)
+    assert inventory.snapshot.left_out == {"unknown advertiser": 4}
+    assert [other.ids([index])[0] for index in inventory.snapshot.advertiser_A[[0, -1]]] == ["adv2", "adv0"]
 
 
 def test_complete_journey_has_campaigns_of_its_manufacturers(tmp_path):
@@ -191,8 +187,8 @@ def test_complete_journey_has_campaigns_of_its_manufacturers(tmp_path):
     )
     advertisers = Vocabulary.build(products["manufacturer_id"].drop_nulls().unique().sort())
     items = Vocabulary.build(products["product_id"].unique().sort())
-    inventory = Inventory.read(tmp_path)
-    snapshot = inventory.view(advertisers, items).snapshot
+    inventory = Inventory.read(tmp_path, advertisers=advertisers, items=items)
+    snapshot = inventory.snapshot
     assert inventory.num_rejected == 0 and not snapshot.left_out
     assert snapshot.num_ads == counts["ads"] > 1000
     owner = dict(products.select("product_id", "manufacturer_id").drop_nulls().rows())

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import polars as pl
 
-from forecart.ads.eligibility import Eligibility
 from forecart.ads.rows import Ad, AdGroup, Campaign, parse_row
 from forecart.ads.snapshot import Snapshot, compile_snapshot
 from forecart.errors import DataError
@@ -23,8 +22,6 @@ from forecart.sequences.vocabulary import Vocabulary
 _KINDS: Final[dict[str, Any]] = {"campaign": Campaign, "ad_group": AdGroup, "ad": Ad}
 _FILES: Final = {"campaign": "campaigns", "ad_group": "ad_groups", "ad": "ads"}
 _MAX_TOLD: Final = 1000
-_MAX_VIEWS: Final = 4
-"""The release that is served, the one before it, and those that come and go in between."""
 
 
 @dataclass(frozen=True)
@@ -43,46 +40,41 @@ class Rejected:
 
 
 class Inventory:
-    """Campaigns, ad groups and ads, and views of them that requests read.
+    """Campaigns, ad groups and ads, and the snapshot of them that requests read.
 
-    A view is numbered by the vocabularies of a release; there is one for each release that is open.
+    Args:
+        advertisers: vocabulary that numbers advertisers, of the release that is served.
+        items: vocabulary that numbers products.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, advertisers: Vocabulary, items: Vocabulary) -> None:
+        self._vocabularies = advertisers, items
         self._rows: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
-        self._views: dict[str, _View] = {}
         self._lock = threading.Lock()
-        self.version = 0
         self.rejected: list[Rejected] = []
         self.num_rejected = 0
+        self.snapshot = self._compile(0)
 
     @classmethod
-    def read(cls, folder: Path) -> "Inventory":
+    def read(cls, folder: Path, *, advertisers: Vocabulary, items: Vocabulary) -> "Inventory":
         """Returns the inventory of a folder.
 
         Raises:
             DataError: a file is missing or cannot be read at all.
         """
-        inventory = cls()
+        inventory = cls(advertisers, items)
         for kind, name in _FILES.items():
             path, rows = _open_rows(folder, name)
             for offset, values in rows:
                 inventory._add(kind, values, source=path.name, offset=offset)
-        inventory.version = 1
+        inventory.snapshot = inventory._compile(1)
         return inventory
 
-    def view(self, advertisers: Vocabulary, items: Vocabulary) -> Eligibility:
-        """Returns what may be shown, as of now, by the numbers of these vocabularies.
-
-        The first call for a release compiles the inventory; the others cost nothing.
-        """
-        key = f"{advertisers.content_hash}/{items.content_hash}"
-        view = self._views.get(key)
-        if view is None:
-            with self._lock:
-                view = _View.make(self, advertisers, items)
-                self._views = dict(list({**self._views, key: view}.items())[-_MAX_VIEWS:])
-        return view.eligibility
+    def renumber(self, advertisers: Vocabulary, items: Vocabulary) -> None:
+        """Numbers advertisers and products as another release does."""
+        with self._lock:
+            self._vocabularies = advertisers, items
+            self.snapshot = self._compile(self.snapshot.version + 1)
 
     def update(self, updates: Iterable[Mapping[str, Any]], *, source: str = "update") -> int:
         """Applies updates, in their order, as one change; returns how many were applied.
@@ -97,16 +89,13 @@ class Inventory:
                 self._apply(one, source=source, offset=offset) for offset, one in enumerate(updates)
             )
             if applied:
-                self.version += 1
-                self._views = {key: view.renewed(self) for key, view in self._views.items()}
+                self.snapshot = self._compile(self.snapshot.version + 1)
         return applied
 
-    def compile(self, advertisers: Vocabulary, items: Vocabulary) -> Snapshot:
-        """Returns the inventory as arrays."""
+    def _compile(self, version: int) -> Snapshot:
+        advertisers, items = self._vocabularies
         campaigns, groups, ads = (self._rows[kind] for kind in _KINDS)
-        return compile_snapshot(
-            campaigns, groups, ads, advertisers=advertisers, items=items, version=self.version
-        )
+        return compile_snapshot(campaigns, groups, ads, advertisers=advertisers, items=items, version=version)
 
     def _add(self, kind: str, values: Any, *, source: str, offset: int) -> bool:
         try:
@@ -143,22 +132,6 @@ class Inventory:
         self.num_rejected += 1
         if len(self.rejected) < _MAX_TOLD:
             self.rejected.append(rejected)
-
-
-@dataclass(frozen=True, eq=False)
-class _View:
-    """The inventory by the numbers of a release."""
-
-    advertisers: Vocabulary
-    items: Vocabulary
-    eligibility: Eligibility
-
-    @classmethod
-    def make(cls, inventory: Inventory, advertisers: Vocabulary, items: Vocabulary) -> "_View":
-        return cls(advertisers, items, Eligibility(inventory.compile(advertisers, items)))
-
-    def renewed(self, inventory: Inventory) -> "_View":
-        return self.make(inventory, self.advertisers, self.items)
 
 
 class UpdateFollower:
