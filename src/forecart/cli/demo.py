@@ -7,12 +7,12 @@ import typer
 
 import forecart
 from forecart.ads.journey import write_journey_inventory
-from forecart.cli.release import publish_run
+from forecart.cli.release import INVENTORY, publish_run
 from forecart.cli.run import show_result
 from forecart.cli.terminal import JsonOption, OutputOption, QuietOption, examples, told
 from forecart.sequences.split import SECTION
 
-RELEASES, INVENTORY = "releases", "inventory"
+RELEASES = "releases"
 
 
 def add_to(app: typer.Typer) -> None:
