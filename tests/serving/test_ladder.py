@@ -14,6 +14,8 @@ from tests.publish.small_release import (
     make_parts,
 )
 
+from forecart.ads.blending import BlendRules
+from forecart.ads.l1 import CalibratedBid
 from forecart.errors import StoreError, StoreTimeoutError
 from forecart.publish.pointer import Pointer
 from forecart.publish.release import Release, build_release
@@ -21,6 +23,7 @@ from forecart.publish.store import StoredUser
 from forecart.sequences.vocabulary import FIRST_INDEX
 from forecart.serving.answers import AdvertiserAsk, CandidateAsk
 from forecart.serving.breaker import Breaker
+from forecart.serving.choosing import AdChooser
 from forecart.serving.current import OpenRelease, Served
 from forecart.serving.guard import GuardedStore
 from forecart.serving.service import CandidateService
@@ -31,6 +34,7 @@ IN_GERMANY = POPULAR[::-1]
 NOW_US = AS_OF_US + DAY_US + 3_600_000_000
 POINTER = Pointer("", None, 1, "publish", "")
 MAX_STALENESS_S = 3 * 86_400
+CHOOSER = AdChooser(CalibratedBid(), BlendRules())
 
 
 class FakeStore:
@@ -73,6 +77,7 @@ class World:
             GuardedStore(self.store, self.breaker),
             lambda: self.served,
             max_staleness_s=MAX_STALENESS_S,
+            ads=CHOOSER,
             clock=lambda: self.now_us,
         )
 
@@ -236,6 +241,7 @@ def test_a_record_lives_as_long_as_its_release_says(world):
         GuardedStore(world.store, world.breaker),
         lambda: world.served,
         max_staleness_s=100 * TTL_S,
+        ads=CHOOSER,
         clock=lambda: world.now_us,
     )
     world.now_us = AS_OF_US + DAY_US + TTL_S * 1_000_000

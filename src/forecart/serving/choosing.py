@@ -6,7 +6,7 @@ lists stays.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
@@ -19,7 +19,6 @@ from forecart.ads.eligibility import Eligibility
 from forecart.ads.expansion import CandidateAds, expand_advertisers, expand_items
 from forecart.ads.l1 import Calibration, L1Ranker
 from forecart.ads.request import AdRequest
-from forecart.serving.current import OpenRelease
 from forecart.serving.ladder import LEVELS, Level, Reading, Reason, Rung, list_rungs
 
 # Popularity is a share of users who converted: already a probability.
@@ -58,12 +57,10 @@ class AdChooser:
     """Chooses ads.
 
     Attributes:
-        find: returns what is eligible among the candidates of a release; None where nothing is known of ads.
         ranker: what showing an ad is worth.
         rules: what an answer must keep to.
     """
 
-    find: Callable[[OpenRelease], Eligibility | None]
     ranker: L1Ranker
     rules: BlendRules
 

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from forecart.ads.eligibility import Eligibility
 from forecart.errors import ArtifactError, ForecartError, NotFoundError, StoreError
 from forecart.publish.pointer import Pointer
 from forecart.publish.release import Release
@@ -32,15 +33,17 @@ Tell = Callable[[str, str], None]
 """Called with what happened (`release_opened`, `release_refused`), and which release or why."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class OpenRelease:
     """A release with what answering needs at hand.
 
     Attributes:
         release: verified and open.
+        ads: what may be shown of its candidates, swapped with every change; None without an inventory.
     """
 
     release: Release
+    ads: Eligibility | None = None
 
     @cached_property
     def advertiser_ids(self) -> list[str]:

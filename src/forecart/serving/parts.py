@@ -114,7 +114,7 @@ def build_parts(launch: Launch) -> Parts:
         GuardedStore(store, breaker),
         lambda: follower.served,
         max_staleness_s=settings.max_staleness_s,
-        ads=_make_chooser(stock, settings),
+        ads=_make_chooser(settings),
         outcomes=outcomes,
         clock=clock,
     )
@@ -133,11 +133,9 @@ def build_parts(launch: Launch) -> Parts:
     )
 
 
-def _make_chooser(stock: Stock | None, settings: ServingSettings) -> AdChooser | None:
-    if stock is None:
-        return None
+def _make_chooser(settings: ServingSettings) -> AdChooser:
     own = {} if settings.calibrations is None else read_calibrations(settings.calibrations)
-    return AdChooser(stock.find, CalibratedBid(FALLBACK_CALIBRATIONS | own), settings.blend_rules)
+    return AdChooser(CalibratedBid(FALLBACK_CALIBRATIONS | own), settings.blend_rules)
 
 
 def _follow_stock(stock: Stock | None, served: Served, log: Any) -> None:

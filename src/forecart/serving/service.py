@@ -14,7 +14,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from forecart.ads.eligibility import Eligibility
 from forecart.ads.outcomes import Outcome
 from forecart.ads.request import AdRequest
 from forecart.sequences.vocabulary import FIRST_INDEX
@@ -51,7 +50,7 @@ class CandidateService:
         store: of the records, guarded.
         served: returns the releases that are served now.
         max_staleness_s: a release with older histories is not served personally.
-        ads: chooses ads; without, answers are advertisers and products.
+        ads: chooses ads, where the release has an inventory.
         outcomes: takes what was answered.
         clock: the moment of a request, microseconds since the epoch.
     """
@@ -62,7 +61,7 @@ class CandidateService:
         served: Callable[[], Served],
         *,
         max_staleness_s: int,
-        ads: AdChooser | None = None,
+        ads: AdChooser,
         outcomes: OutcomeWriter | None = None,
         clock: Clock = read_clock,
     ) -> None:
@@ -88,7 +87,7 @@ class CandidateService:
         eligibility makes short is filled up from the lists below it.
         """
         reading = reading or self.read(ask)
-        eligibility = self._find_ads(reading)
+        eligibility = None if reading.opened is None else reading.opened.ads
         mask = None if eligibility is None else eligibility.advertisers(self._describe(ask))
         lists = _list_advertisers(reading, ask, mask)
         return AdvertiserAnswer(
@@ -114,8 +113,8 @@ class CandidateService:
             advertisers=[],
             products=[],
         )
-        eligibility = self._find_ads(reading)
-        if self._ads is None or eligibility is None:
+        eligibility = None if reading.opened is None else reading.opened.ads
+        if eligibility is None:
             answer.advertisers = _list_advertisers(reading, ask, None)
             answer.products = _list_products(reading, ask)
             answer.degraded.append("no_inventory")
@@ -130,9 +129,6 @@ class CandidateService:
             (rung.source for rung in list_rungs(reading, "advertisers", ask.country)), "none"
         )
         return answer
-
-    def _find_ads(self, reading: Reading) -> Eligibility | None:
-        return None if self._ads is None or reading.opened is None else self._ads.find(reading.opened)
 
     def _describe(self, ask: AdvertiserAsk) -> AdRequest:
         return AdRequest(

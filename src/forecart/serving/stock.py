@@ -1,7 +1,7 @@
 """The inventory of each open release: the same ads, numbered as the release numbers advertisers and products.
 
 Read from a folder when a release is opened, and changed live: updates are lines of `updates.jsonl` in the
-folder, which every process reads on in. Whoever answers takes one `Eligibility` for the whole request.
+folder, which every process reads on in. Whoever answers takes `OpenRelease.ads` once for the whole request.
 """
 
 import json
@@ -44,13 +44,8 @@ class Stock:
         self._live: dict[tuple[str, str], _Live] = {}
         self._lock = threading.Lock()
 
-    def find(self, opened: OpenRelease) -> Eligibility | None:
-        """Returns what is eligible among the candidates of a release; None where nothing is known of ads."""
-        live = self._live.get(opened.numbering)
-        return None if live is None else live.eligibility
-
     def follow(self, served: Served) -> int:
-        """Reads the inventory for releases that are new, forgets those that are gone, and applies updates.
+        """Reads the inventory for releases that are new, applies updates, and gives each release its ads.
 
         Returns how many updates were applied.
 
@@ -58,13 +53,19 @@ class Stock:
             DataError: the folder is no inventory.
         """
         with self._lock:
-            kept: dict[tuple[str, str], _Live] = {}
-            for opened in (served.current, served.previous):
-                if opened is not None and opened.numbering not in kept:
-                    kept[opened.numbering] = self._live.get(opened.numbering) or self._read(opened)
-            num_applied = max((live.poll() for live in kept.values()), default=0)
-            self._live = kept
-            return num_applied
+            return self._follow(served)
+
+    def _follow(self, served: Served) -> int:
+        kept: dict[tuple[str, str], _Live] = {}
+        for opened in (served.current, served.previous):
+            if opened is not None and opened.numbering not in kept:
+                kept[opened.numbering] = self._live.get(opened.numbering) or self._read(opened)
+        num_applied = max((live.poll() for live in kept.values()), default=0)
+        for opened in (served.current, served.previous):
+            if opened is not None:
+                opened.ads = kept[opened.numbering].eligibility
+        self._live = kept
+        return num_applied
 
     def change(self, updates: Sequence[Mapping[str, Any]], served: Served) -> tuple[int, int]:
         """Writes updates for every process to read, durably, and applies them here.
@@ -72,16 +73,11 @@ class Stock:
         Returns how many were applied and how many break a rule, those of others meanwhile too.
         """
         lines = "".join(json.dumps(one) + "\n" for one in updates)
-        before = self._count_rejected()
-        # One write to a file opened for appending: lines of several processes do not mix.
-        descriptor = os.open(self.folder / UPDATES, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(descriptor, lines.encode())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        num_applied = self.follow(served)
-        return num_applied, self._count_rejected() - before
+        with self._lock:  # or the follower would apply them first, and they would not be counted
+            before = self._count_rejected()
+            _append(self.folder / UPDATES, lines.encode())
+            num_applied = self._follow(served)
+            return num_applied, self._count_rejected() - before
 
     def _count_rejected(self) -> int:
         return max((live.inventory.num_rejected for live in self._live.values()), default=0)
@@ -92,3 +88,13 @@ class Stock:
         return _Live(
             inventory, UpdateFollower(self.folder / UPDATES, inventory), Eligibility(inventory.snapshot)
         )
+
+
+def _append(path: Path, lines: bytes) -> None:
+    # One write to a file opened for appending: lines of several processes do not mix.
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(descriptor, lines)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
