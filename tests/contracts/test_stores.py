@@ -173,6 +173,34 @@ def test_redis_that_is_not_there_is_an_error_of_the_store(releases):
         RedisStore("http://nowhere")
 
 
+def test_the_record_of_another_user_is_not_served_and_costs_the_connection(server, releases):
+    client, release = server.client(), releases[0]
+    store = RedisStore(f"redis://127.0.0.1:{server.port}/0", namespace="swapped", timeout_s=5)
+    store.load(release)
+    client.set(f"swapped:user:{release.release_id}:user-1", release.users.read("user-2"))
+    with pytest.raises(StoreError, match="of the user that was asked for"):
+        look_up(store, release, "user-1", now_us=0)
+    assert look_up(store, release, "user-2", now_us=0).record.advertisers.index.tolist() == advertisers_of(
+        2, 0
+    )
+
+
+def test_a_connection_that_is_out_of_step_gives_nobody_somebody_else_s_record(server, releases):
+    release = releases[0]
+    store = RedisStore(f"redis://127.0.0.1:{server.port}/0", namespace="steps", timeout_s=5)
+    store.load(release)
+    connection = store._client.connection_pool.get_connection()
+    # Two questions whose answers nobody reads: all later answers come two late.
+    for user in ("user-1", "user-2"):
+        connection.send_command("GET", f"steps:user:{release.release_id}:{user}")
+    store._client.connection_pool.release(connection)
+    with pytest.raises(StoreError):
+        look_up(store, release, "user-3", now_us=0)
+    for number in range(50):
+        found = look_up(store, release, f"user-{number}", now_us=0).record
+        assert found.advertisers.index.tolist() == advertisers_of(number, 0)
+
+
 def test_garbage_in_redis_is_no_record_and_no_pointer(server, releases: list[Release]):
     client, release = server.client(), releases[0]
     store = RedisStore(f"redis://127.0.0.1:{server.port}/0", namespace="garbage", timeout_s=5)

@@ -3,8 +3,11 @@
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 FENCE = re.compile(r"^```(console|python)\b[^\n]*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
@@ -19,22 +22,71 @@ def run_document(path, folder, *, user=None, with_output=False):
     below a command must be in what the command says, but for `...`.
     """
     fences = FENCE.findall(path.read_text(encoding="utf-8"))
-    for language, body in fences:
-        if language == "python":
-            run_process([sys.executable, "-c", exchange(body, user)], folder)
-            continue
-        for piece in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
-            line, *shown = piece.splitlines()
-            said = run_line(exchange(line, user), folder)
-            missing = [words for words in shown if words not in ("", "...") and words not in said]
-            assert not (with_output and missing), f"$ {line}\nmust say {missing}, it says\n{said}"
+    with Servers() as servers:
+        for language, body in fences:
+            run_fence(language, body, folder, user=user, with_output=with_output, servers=servers)
     return len(fences)
 
 
-def run_line(line, folder):
+class Servers:
+    """What a document starts with `forecart serve`, each on a free port in place of 8080, until it ends."""
+
+    def __enter__(self):
+        self.processes, self.port = [], None
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            assert process.wait(timeout=30) == 0
+
+    def start(self, words, folder):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        command = [sys.executable, "-m", *words, "--port", str(self.port)]
+        self.processes.append(subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL))
+        for _ in range(600):
+            try:
+                return self.ask("http://localhost:8080/readyz", None)
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError(f"{command} did not answer")
+
+    def ask(self, url, body):
+        url = url if url.startswith("http") else f"http://{url}"
+        request = urllib.request.Request(url.replace(":8080", f":{self.port}"), body)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.read().decode()
+
+
+def run_fence(language, body, folder, *, user, with_output, servers):
+    if language == "python":
+        run_process([sys.executable, "-c", exchange(body, user)], folder)
+        return
+    for piece in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
+        line, *shown = piece.splitlines()
+        said = run_line(exchange(line, user), folder, servers)
+        missing = [words for words in shown if words not in ("", "...") and words not in said]
+        assert not (with_output and missing), f"$ {line}\nmust say {missing}, it says\n{said}"
+
+
+def run_curl(words, servers):
+    """Asks as curl would: a machine need not have it."""
+    body = words[words.index("-d") + 1].encode() if "-d" in words else None
+    url = next(word for word in words if "localhost" in word)
+    return servers.ask(url, body)
+
+
+def run_line(line, folder, servers):
     words = shlex.split(line, comments=True)
     if not words or words[0] in NOT_HERE:
         return ""
+    if words[0] == "curl":
+        return run_curl(words, servers)
+    if words[:2] == ["forecart", "serve"]:
+        return servers.start(words, folder)
     program = Path(words[0]).name
     return run_process([sys.executable, "-m", *words] if program == "forecart" else words, folder)
 
@@ -46,7 +98,7 @@ def exchange(text, user):
     text = re.sub(r"\bforecart demo\b(?!.*--config)", "forecart demo --config nano", text)
     if user is not None:
         text = re.sub(r"(candidates show )[^\s-]\S*", rf"\g<1>{user}", text)
-        text = re.sub(r'user_id="[^"]*"', f'user_id="{user}"', text)
+        text = re.sub(r'(user_id"?[=:] ?)"[^"]*"', rf'\g<1>"{user}"', text)
     return text
 
 

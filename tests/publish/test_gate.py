@@ -9,6 +9,7 @@ from forecart.publish import check
 from forecart.publish.gate import GateSettings, check_release
 from forecart.publish.publisher import Publisher
 from forecart.publish.release import Release, read_manifest
+from forecart.publish.releases import Releases
 from forecart.publish.suppression import suppression_key
 
 
@@ -118,6 +119,7 @@ def test_a_publisher_leaves_the_old_release_when_the_gate_trips(tmp_path):
     with pytest.raises(GateError, match="50 of 50 do"):
         publisher.publish(lambda suppressed: make_parts(1, change=one_list))
     assert store.pointer() == served
+    assert Releases(tmp_path).ids() == [served.release_id]
 
 
 def test_the_process_says_why_in_one_line(tmp_path, monkeypatch):

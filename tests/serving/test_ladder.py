@@ -55,6 +55,9 @@ class FakeStore:
             payload = self.fault(payload)
         return StoredUser(payload, user_id in self.suppressed)
 
+    def distrust(self):
+        pass
+
 
 @pytest.fixture(scope="module")
 def releases(tmp_path_factory):

@@ -18,15 +18,12 @@ ADS_PER_COUPON: Final = 5
 """A coupon may hold for thousands of products: of each manufacturer the first by id are advertised."""
 
 
-def write_journey_inventory(
-    folder: Path, *, data: Path | None = None, runs_for_ever: bool = False
-) -> dict[str, int]:
+def write_journey_inventory(folder: Path, *, data: Path | None = None) -> dict[str, int]:
     """Writes campaigns.jsonl, ad_groups.jsonl and ads.jsonl; returns how many rows each has.
 
     Args:
         folder: of the inventory.
         data: of the data set; that of the installed package without.
-        runs_for_ever: leave the dates out, so that every campaign is open whenever the demo is served.
 
     Raises:
         DataError: the package is not installed.
@@ -58,9 +55,7 @@ def write_journey_inventory(
     )
     ads = listed.group_by("group", maintain_order=True).head(ADS_PER_COUPON)
     rows = {
-        "campaigns": [
-            _campaign(row, runs_for_ever) for row in ads.unique("campaign", maintain_order=True).to_dicts()
-        ],
+        "campaigns": [_campaign(row) for row in ads.unique("campaign", maintain_order=True).to_dicts()],
         "ad_groups": [
             {"ad_group_id": row["group"], "campaign_id": row["campaign"], "status": "active"}
             for row in ads.unique("group", maintain_order=True).to_dicts()
@@ -75,14 +70,14 @@ def write_journey_inventory(
 _CATEGORY: Final = ("department", "product_category", "product_type")
 
 
-def _campaign(row: dict[str, Any], runs_for_ever: bool) -> dict[str, Any]:
-    # The last day is a day of the campaign.
-    dates = {"starts_at": row["start_date"], "ends_at": f"{row['end_date']}T23:59:59.999999"}
+def _campaign(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "campaign_id": row["campaign"],
         "advertiser_id": row["manufacturer_id"],
         "status": "active",
-        **({} if runs_for_ever else dates),
+        "starts_at": row["start_date"],
+        # The last day is a day of the campaign.
+        "ends_at": f"{row['end_date']}T23:59:59.999999",
     }
 
 

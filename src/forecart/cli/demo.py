@@ -6,9 +6,13 @@ from typing import Annotated, Any
 import typer
 
 import forecart
+from forecart.ads.journey import write_journey_inventory
+from forecart.cli.release import INVENTORY, publish_run
 from forecart.cli.run import show_result
 from forecart.cli.terminal import JsonOption, OutputOption, QuietOption, examples, told
 from forecart.sequences.split import SECTION
+
+RELEASES = "releases"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,13 +37,19 @@ def demo(
 ) -> None:
     """Do the whole job on Complete Journey, a year of a grocer.
 
-    Trains, compares with baselines, lists candidates and reports. Prints how the models stand against the
-    baselines, and last the path of the report. Running it again does only what is missing.
+    Trains, compares with baselines, lists candidates, reports, and makes a release to serve. Prints how the
+    models stand against the baselines, and last the path of the report. Running it again does only what is
+    missing.
     """
     chosen = _override(forecart.load_config(config), seed=seed, seeds=seeds)
     folder = output if output is not None else Path("runs") / chosen.name
     with told(quiet=quiet) as reporter:
         finished = forecart.run(chosen, folder=folder, reporter=reporter)
+        releases = folder / RELEASES
+        publish_run(folder, releases, None, reporter=reporter)
+        if chosen.source.adapter == "complete_journey":
+            write_journey_inventory(releases / INVENTORY, data=chosen.source.data_folder)
+        reporter.say(f"to serve it: forecart serve --releases {releases} --clock as-of")
     show_result(finished, as_json=as_json)
 
 

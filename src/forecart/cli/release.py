@@ -32,6 +32,8 @@ from forecart.publish.suppression import Reason
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 DEFAULT_ROOT: Final = Path("releases")
+INVENTORY: Final = "inventory"
+"""Below the folder of releases: the ads that are served with them."""
 TTL_DAYS: Final = 14.0
 """Longer than a daily run carries a list (`candidates.max_carry_days`)."""
 _DAY_S: Final = 86_400

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from forecart.cli.release import DEFAULT_ROOT, RootOption, StoreOption
+from forecart.cli.release import DEFAULT_ROOT, INVENTORY, RootOption, StoreOption
 from forecart.cli.terminal import examples
 
 
@@ -24,7 +24,10 @@ def serve(  # noqa: PLR0913  (the options of the command)
     releases: RootOption = DEFAULT_ROOT,
     store: StoreOption = None,
     inventory: Annotated[
-        Path | None, typer.Option(help="Folder of campaigns, ad groups and ads.  [default: no ads]")
+        Path | None,
+        typer.Option(
+            help="Folder of campaigns, ad groups and ads.  [default: `inventory` beside the releases]"
+        ),
     ] = None,
     outcomes: Annotated[
         Path | None, typer.Option(help="Folder for the log of what was answered.  [default: none]")
@@ -50,10 +53,16 @@ def serve(  # noqa: PLR0913  (the options of the command)
     from forecart.serving.settings import ServingSettings, read_settings
 
     limits = read_settings(settings) if settings is not None else ServingSettings()
+    inventory = _find_inventory(inventory, releases)
     if inventory is not None:
         nobody = Vocabulary.build([])
-        Inventory.read(
-            inventory, advertisers=nobody, items=nobody
-        )  # a mistake is told before anything starts
+        # A mistake is told before anything starts.
+        Inventory.read(inventory, advertisers=nobody, items=nobody)
     launch = Launch(releases.resolve(), store, inventory, outcomes, clock, limits)
     listen(launch, Listen(host, port, workers))
+
+
+def _find_inventory(asked: Path | None, releases: Path) -> Path | None:
+    """Returns the folder of the inventory: the one that was asked for, or the one beside the releases."""
+    beside = releases / INVENTORY
+    return asked or (beside if beside.is_dir() else None)

@@ -52,6 +52,9 @@ class EmbeddedStore:
             table = self._keep(self._releases.open(release_id))
         return StoredUser(table.read(user_id), user_id in self._suppressed)
 
+    def distrust(self) -> None:
+        """Does nothing: there is no connection; see `RecordReader.distrust`."""
+
     def drop(self, release_id: str) -> None:
         """Forgets a release, whose files `Releases.remove` removes; see `Store.drop`."""
         self._tables.pop(release_id, None)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from forecart.errors import GateError, SkewError, StoreError
-from forecart.publish.records import checksums
+from forecart.publish.records import checksums, hash_user
 from forecart.publish.release import Manifest, Release
 from forecart.publish.suppression import suppression_key
 
@@ -57,7 +57,7 @@ def check_release(
     for ids, records in release.users.blocks():
         if suppressed and (found := [one for one in ids if suppression_key(one) in suppressed]):
             raise GateError(f"nobody who is suppressed may be in a release, {len(found)} or more are")
-        _check_records(release, records)
+        _check_records(release, ids, records)
         for index in (records["advertiser_index"], records["item_index"]):
             lists.update(row.tobytes() for row in index[:, :_TOP] if row.size)
         num_empty += int(np.count_nonzero((records["num_advertisers"] + records["num_items"]) == 0))
@@ -93,7 +93,7 @@ def _check_recall(manifest: Manifest, previous: Manifest | None, settings: GateS
             )
 
 
-def _check_records(release: Release, records: npt.NDArray[Any]) -> None:
+def _check_records(release: Release, ids: list[str], records: npt.NDArray[Any]) -> None:
     names = ("advertiser_score", "item_score", "vector")
     if broken := [name for name in names if not np.isfinite(records[name]).all()]:
         raise GateError(
@@ -101,5 +101,7 @@ def _check_records(release: Release, records: npt.NDArray[Any]) -> None:
         )
     if (checksums(records) != records["crc32"]).any():
         raise StoreError("the checksum of every record must be that of its bytes, one is not: it is damaged")
+    if records["user"].tolist() != [hash_user(user_id) for user_id in ids]:
+        raise StoreError("every record must be of its user, one of another user arrived")
     if (records["release"] != release.number).any() or (records["space"] != release.space).any():
         raise SkewError("every record must be of its release, one of another release arrived")

@@ -2,7 +2,8 @@
 
 from typing import Final, Literal, NamedTuple
 
-from forecart.publish.records import UserRecord, open_record
+from forecart.errors import SkewError, StoreError
+from forecart.publish.records import UserRecord, hash_user, open_record
 from forecart.publish.release import Release
 from forecart.publish.store import RecordReader
 
@@ -32,7 +33,7 @@ def look_up(store: RecordReader, release: Release, user_id: str, *, now_us: int)
         now_us: the moment of the request; a record lives `ttl_s` from its `as_of`.
 
     Raises:
-        StoreError: the store does not answer, or answers what is no record.
+        StoreError: the store does not answer, or answers what is no record of this user.
         SkewError: it answers the record of another release or embedding space.
     """
     stored = store.read(release.release_id, user_id)
@@ -40,7 +41,17 @@ def look_up(store: RecordReader, release: Release, user_id: str, *, now_us: int)
         return Lookup(None, "suppressed")
     if stored.payload is None:
         return Lookup(None, "unknown_user")
-    record = open_record(stored.payload, release.layout, release=release.number, space=release.space)
+    try:
+        record = open_record(
+            stored.payload,
+            release.layout,
+            user=hash_user(user_id),
+            release=release.number,
+            space=release.space,
+        )
+    except (StoreError, SkewError):
+        store.distrust()
+        raise
     if now_us - record.as_of_us > release.manifest.ttl_s * _US:
         return Lookup(None, "record_expired")
     return Lookup(record, None)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from forecart.errors import ArtifactError, ConflictError, NotFoundError
+from forecart.errors import ArtifactError, ConflictError, GateError, NotFoundError
 from forecart.publish.check import check_in_fresh_process
 from forecart.publish.gate import GateSettings
 from forecart.publish.pointer import Pointer
@@ -57,10 +57,7 @@ class Publisher:
             if current is not None and current.release_id == release_id:
                 return current
             self._refuse_older(current, release_id)
-            previous_id = None if current is None else current.release_id
-            check_in_fresh_process(
-                self.root, release_id, previous_id, suppressed=suppressed, settings=self.gate
-            )
+            self._check(current, release_id, suppressed)
             self.store.load(self._releases.open(release_id), report=self.report)
             moved = Pointer.after(current, release_id, move="publish")
             self.store.move(moved, expected=current)
@@ -102,6 +99,18 @@ class Publisher:
         build_release(parts, folder)
         self._releases.take_in(folder)
         return release_id
+
+    def _check(self, current: Pointer | None, release_id: str, suppressed: Set[str]) -> None:
+        previous_id = None if current is None else current.release_id
+        try:
+            check_in_fresh_process(
+                self.root, release_id, previous_id, suppressed=suppressed, settings=self.gate
+            )
+        except GateError:
+            # Nobody rolls back to what the gate refused; what was served before stays whatever it says now.
+            if current is None or release_id != current.previous_id:
+                self._releases.remove(release_id)
+            raise
 
     def _refuse_older(self, current: Pointer | None, release_id: str) -> None:
         if current is None:

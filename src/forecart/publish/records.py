@@ -1,8 +1,9 @@
 """A user's record: everything of a user that is served, as bytes of one fixed size.
 
-Takes arrays of candidates; gives the bytes that every store keeps, and reads them back. A record carries the
-release it belongs to, the embedding space of its vector, the moment up to which the history was read, and a
-checksum over all of it, so that a reader can refuse what is damaged or of another release.
+Takes arrays of candidates; gives the bytes that every store keeps, and reads them back. A record carries
+whose it is, the release it belongs to, the embedding space of its vector, the moment up to which the history
+was read, and a checksum over all of it, so that a reader can refuse what is damaged, of another release, or
+of another user: a connection that lost count of its answers gives good records to the wrong people.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from forecart.errors import SkewError, StoreError
 PADDING: Final = 0
 """Candidate index of a place that a short list leaves empty; lists end there."""
 _CRC_BYTES: Final = 4
-_HEADER: Final = struct.Struct("<IHHQQq")
+_HEADER: Final = struct.Struct("<IIHHQQq")
 """The fields before the lists; structured types are slow to take apart one record at a time."""
 
 
@@ -44,6 +45,7 @@ class RecordLayout:
         k, p, d = self.num_advertisers, self.num_items, self.width
         fields: list[Any] = [
             ("crc32", "<u4"),
+            ("user", "<u4"),
             ("num_advertisers", "<u2"),
             ("num_items", "<u2"),
             ("release", "<u8"),
@@ -144,6 +146,11 @@ def hash_name(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
+def hash_user(user_id: str) -> int:
+    """Returns the 32 bits by which a record names its user: fast, since every lookup needs them."""
+    return zlib.crc32(user_id.encode())
+
+
 def view_bytes(records: npt.NDArray[Any]) -> "memoryview[int]":
     """Returns the bytes of records, which must stand one after the other, without a copy."""
     view: Any = records.view(np.uint8).reshape(-1)
@@ -164,24 +171,27 @@ def checksums(records: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
     return np.array([zlib.crc32(raw[start : start + end]) for start in starts], np.uint32)
 
 
-def open_record(payload: bytes, layout: RecordLayout, *, release: int, space: int) -> UserRecord:
+def open_record(payload: bytes, layout: RecordLayout, *, user: int, release: int, space: int) -> UserRecord:
     """Returns a record read from its bytes.
 
     Args:
         payload: what a store answered.
         layout: of the release.
+        user: hash of the user that was asked for (`hash_user`).
         release: hash of the id of the release that is asked for (`hash_name`).
         space: likewise of its embedding space.
 
     Raises:
-        StoreError: the bytes are no record of this layout, or damaged.
+        StoreError: the bytes are no record of this layout, damaged, or the record of another user.
         SkewError: the record belongs to another release or embedding space.
     """
     if len(payload) != layout.dtype.itemsize:
         raise StoreError(f"a record has {layout.dtype.itemsize} bytes, {len(payload)} arrived")
-    crc32, num_advertisers, num_items, in_release, in_space, as_of_us = _HEADER.unpack_from(payload)
+    crc32, of_user, num_advertisers, num_items, in_release, in_space, as_of_us = _HEADER.unpack_from(payload)
     if zlib.crc32(memoryview(payload)[_CRC_BYTES:]) != crc32:
         raise StoreError("the checksum of a record must be that of its bytes, it is not: it is damaged")
+    if of_user != user:
+        raise StoreError("a record must be of the user that was asked for, one of another user arrived")
     if in_release != release or in_space != space:
         raise SkewError("a record must be of the release that is served, one of another release arrived")
     return UserRecord(as_of_us, payload, layout, num_advertisers, num_items)

@@ -72,7 +72,18 @@ class RedisStore:
             pipeline.get(self._user_key(release_id, user_id))
             pipeline.sismember(self._key("suppressed"), suppression_key(user_id))
             payload, is_suppressed = pipeline.execute()
+        if not (payload is None or isinstance(payload, bytes)) or is_suppressed not in (0, 1):
+            # Replies out of step: the next ones would be somebody else's.
+            self.distrust()
+            raise StoreError(
+                "the store in Redis must answer a record and a number, it answers something else"
+            )
         return StoredUser(payload, bool(is_suppressed))
+
+    def distrust(self) -> None:
+        """Closes the connections; the next read opens new ones. See `RecordReader.distrust`."""
+        with _as_store_errors():
+            self._client.connection_pool.disconnect()
 
     def drop(self, release_id: str) -> None:
         """Removes a release's records; see `Store.drop`."""

@@ -35,6 +35,10 @@ class RecordReader(Protocol):
         """Returns what there is of a user in a release."""
         ...
 
+    def distrust(self) -> None:
+        """Uses the connections no more that gave the last answers: one of them made no sense."""
+        ...
+
 
 class Store(RecordReader, Protocol):
     """Records of users by release; every method raises `StoreError` where the store does not answer."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from forecart import artifacts
 from forecart.errors import ArtifactError
-from forecart.publish.records import RecordLayout, seal, view_bytes
+from forecart.publish.records import RecordLayout, hash_user, seal, view_bytes
 from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 
 _VOCABULARY: Final = "vocabulary"
@@ -35,7 +35,7 @@ def write_users(
     Args:
         folder: of the table.
         users: whose records come, in the order of their indices.
-        blocks: records of `layout`, not sealed yet.
+        blocks: records of `layout`, without the name of their user and not sealed yet.
         layout: of the records.
 
     Raises:
@@ -43,11 +43,17 @@ def write_users(
     """
     num_written = 0
 
+    def name(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        first = FIRST_INDEX + num_written
+        ids = users.ids(np.arange(first, min(first + len(block), len(users))))
+        block["user"][: len(ids)] = [hash_user(user_id) for user_id in ids]
+        return block
+
     def write(temporary: Path) -> None:
         nonlocal num_written
         with temporary.open("wb") as handle:
             for block in blocks:
-                handle.write(view_bytes(seal(block)))
+                handle.write(view_bytes(seal(name(block))))
                 num_written += len(block)
 
     users.save(folder / _VOCABULARY)

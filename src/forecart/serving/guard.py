@@ -47,3 +47,7 @@ class GuardedStore:
             raise StoreRefusalError("store_down") from None
         self.breaker.succeed()
         return stored
+
+    def distrust(self) -> None:
+        """Passes it on; see `RecordReader.distrust`."""
+        self._store.distrust()
