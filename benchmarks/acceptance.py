@@ -254,6 +254,10 @@ def run_publishing(folder: str) -> dict[str, Any]:
     return figures
 
 
+def measure_r6() -> Outcome:
+    return count_tests("tests/e2e/test_candidates_killed.py", least=2, sizes={"FORECART_BATCH_KILLS": 5})
+
+
 def measure_r7() -> Outcome:
     return count_tests(
         "tests/training/test_resume.py",
@@ -340,6 +344,7 @@ ROWS = (
     Row("R1", "a publisher killed at any step: wholly old or wholly new", "all pass", measure_r1),
     Row("R2", "a write that fails: the old release is served", "all pass", measure_r2),
     Row("R3", "a damaged file of a release is found before it is parsed", "all pass", measure_r3),
+    Row("R6", "listing everyone, killed at random: the same bytes, nobody twice", "all pass", measure_r6),
     Row("R7", "training killed at random steps ends in the same weights", "bitwise equal", measure_r7),
     Row("R8", "a shuffled, duplicated or future-poisoned log changes no artifact", "all pass", measure_r8),
     Row("R9", "1 % garbage: the same candidates, exactly those rows in quarantine", "all pass", measure_r9),
