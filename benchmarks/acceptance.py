@@ -1,9 +1,10 @@
-"""The acceptance rows that a check can hold: `python -m benchmarks.acceptance [ROW ...]`.
+"""The acceptance rows that a check can hold: `python -m benchmarks.acceptance [--long] [ROW ...]`.
 
 Prints row, what must hold, figure, threshold and pass, and exits with 1 where a row does not hold. A row is
 a function that returns its figure and whether it is within the threshold. Most rows count the tests that
 prove them: all of the named tests have to pass, and one that is skipped, marked as a known failure or gone
-does not.
+does not. With `--long` there are more kills, more random operations, hours of load, and L8, the soak; it takes
+most of a day.
 """
 
 import json
@@ -23,10 +24,12 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
+IS_LONG = "--long" in sys.argv
 MAX_PEAK_GB, MAX_AGAIN_S = 8.0, 10.0
 SERVING_ROWS = ("L1", "L5", "L6", "L7")
 MAX_P99_RATIO, MIN_PEAK_RATIO = 2.5, 0.6
 MIN_GOODPUT, MAX_OVERLOAD_MB, MIN_SWITCHES, MAX_STOP_S = 0.8, 200, 5, 10.0
+MAX_SLOPE_MB_PER_H = 1.0
 MAX_LOOKUP_P50_US, MAX_LOOKUP_P99_US = 10.0, 50.0
 
 
@@ -46,18 +49,18 @@ class Row:
     measure: Callable[[], Outcome]
 
 
-def count_tests(*selection: str, least: int, sizes: Mapping[str, int] | None = None) -> Outcome:
+def count_tests(*selection: str, least: int, sizes: Mapping[str, tuple[int, int]] | None = None) -> Outcome:
     """Runs tests in a process of their own: they all have to pass, and be at least as many as `least`.
 
     Args:
         selection: files or node ids, relative to the root, or options of pytest such as `-k`.
         least: how many there are at least, so that a test that is lost or renamed is noticed.
-        sizes: variables of the environment that make a test larger than in the check.
+        sizes: variables of the environment that make a test larger than in the check: by default, and long.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-p", "no:xdist", f"--junitxml={report}", *selection]
-        environment = os.environ | {name: str(size) for name, size in (sizes or {}).items()}
+        environment = os.environ | {name: str(size[IS_LONG]) for name, size in (sizes or {}).items()}
         process = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
         )
@@ -78,7 +81,7 @@ def measure_r1() -> Outcome:
         "-k",
         "killed",
         least=2,
-        sizes={"FORECART_KILL_STRIDE": 1, "FORECART_KILLS": 50},
+        sizes={"FORECART_KILL_STRIDE": (1, 1), "FORECART_KILLS": (50, 1000)},
     )
 
 
@@ -141,7 +144,7 @@ def measure_r16() -> Outcome:
     return count_tests(
         "tests/publish/test_stateful.py",
         least=20,
-        sizes={"FORECART_STATEFUL_SEEDS": 20, "FORECART_STATEFUL_STEPS": 500},
+        sizes={"FORECART_STATEFUL_SEEDS": (20, 200), "FORECART_STATEFUL_STEPS": (500, 500)},
     )
 
 
@@ -192,7 +195,9 @@ def measure_i4() -> Outcome:
 def run_serving() -> dict[str, Any]:
     """Runs the benchmark of the service once for all of its rows, shorter than by itself."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "benchmarks.serving", *SERVING_ROWS, "--seconds", "30"]
+        seconds = ["--seconds", "30"] if not IS_LONG else ["--seconds", "1800", "--soak", str(4 * 3600)]
+        rows = SERVING_ROWS if not IS_LONG else (*SERVING_ROWS, "L8")
+        command = [sys.executable, "-m", "benchmarks.serving", *rows, *seconds]
         subprocess.run([*command, "--results", folder], cwd=ROOT, capture_output=True, check=True)
         figures: dict[str, Any] = json.loads((Path(folder) / "serving.json").read_text())
     return figures
@@ -237,6 +242,14 @@ def measure_l7() -> Outcome:
     return Outcome(figure, found["exit_code"] == 0 and found["stop_s"] <= MAX_STOP_S)
 
 
+def measure_l8() -> Outcome:
+    found = run_serving()["L8"]
+    slope, descriptors, threads = (found[name] for name in ("memory_mb_per_hour", "descriptors", "threads"))
+    figure = f"memory {slope:+.2f} MB/h, descriptors {descriptors}, threads {threads}"
+    is_flat = len({*descriptors}) == len({*threads}) == 1
+    return Outcome(figure, slope < MAX_SLOPE_MB_PER_H and is_flat and set(found["answers"]) == {"200"})
+
+
 def measure_l3() -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         # The better of two: what else the machine does shows in the slowest hundredth.
@@ -255,7 +268,9 @@ def run_publishing(folder: str) -> dict[str, Any]:
 
 
 def measure_r6() -> Outcome:
-    return count_tests("tests/e2e/test_candidates_killed.py", least=2, sizes={"FORECART_BATCH_KILLS": 5})
+    return count_tests(
+        "tests/e2e/test_candidates_killed.py", least=2, sizes={"FORECART_BATCH_KILLS": (5, 50)}
+    )
 
 
 def measure_r7() -> Outcome:
@@ -371,9 +386,12 @@ ROWS = (
     Row("L3", "a lookup in the embedded store, 1 M users", "p50 <= 10 us, p99 <= 50 us", measure_l3),
     Row("L9", "the whole pipeline; a run again with nothing new", "<= 8 GB; <= 10 s", measure_l9),
 )
+if IS_LONG:
+    ROWS = (*ROWS, Row("L8", "a soak: memory, descriptors and threads stay", "< 1 MB/h, flat", measure_l8))
 
 
-def main(names: list[str]) -> int:
+def main(asked: list[str]) -> int:
+    names = [name for name in asked if name != "--long"]
     unknown = sorted(set(names) - {row.name for row in ROWS})
     if unknown:
         print(f"rows are {', '.join(row.name for row in ROWS)}; {unknown} arrived", file=sys.stderr)
