@@ -3,8 +3,8 @@
 Prints row, what must hold, figure, threshold and pass, and exits with 1 where a row does not hold. A row is
 a function that returns its figure and whether it is within the threshold. Most rows count the tests that
 prove them: all of the named tests have to pass, and one that is skipped, marked as a known failure or gone
-does not. With `--long` there are more kills, more random operations, hours of load, and L8, the soak; it takes
-most of a day.
+does not. With `--long` there are more kills, more random operations, hours of load, and L8, the soak: most
+of a day.
 """
 
 import json
