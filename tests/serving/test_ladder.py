@@ -182,6 +182,7 @@ def test_who_is_in_neither_gets_what_everybody_gets(world):
     [
         (StoreTimeoutError("late"), "store_timeout"),
         (StoreError("gone"), "store_down"),
+        (AttributeError("a client's own mistake"), "store_down"),
         (lambda payload: payload[:-1], "record_damaged"),
         (lambda payload: payload[:50] + bytes([payload[50] ^ 1]) + payload[51:], "record_damaged"),
         (lambda payload: b"garbage", "record_damaged"),
