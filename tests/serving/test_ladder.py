@@ -202,6 +202,14 @@ def test_a_store_that_keeps_failing_is_not_asked_any_more(world):
     assert world.store.num_reads == 3 and world.breaker.state == "open"
 
 
+def test_a_store_that_fails_now_and_then_stays_asked(world):
+    for _ in range(4):
+        for fault in (StoreTimeoutError("late"), StoreError("gone"), None):
+            world.store.fault = fault
+            answer = world.ask("user-7")
+        assert answer.degraded == [] and world.breaker.state == "closed"
+
+
 def test_a_record_of_another_release_is_refused(world, releases):
     """The store answers records of the old release for every question."""
     old, new = releases
