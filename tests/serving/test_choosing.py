@@ -265,19 +265,6 @@ def test_an_adversarial_day_has_no_differences(release, tmp_path, seed):
     assert num_ads > 20
 
 
-def test_advertisers_are_those_with_an_ad_for_this_request(release, tmp_path):
-    generator = random.Random(7)
-    world = World(release, tmp_path / "ads", random_rows(generator), rules=BlendRules())
-    for _ in range(200):
-        ask = random_ask(generator)
-        asked = AdvertiserAsk(**{name: getattr(ask, name) for name in AdvertiserAsk.__struct_fields__})
-        answer = world.service.advertisers(asked)
-        can = {world.ads[ad_id]["advertiser_id"] for ad_id in world.ads if world.may_be_shown(ad_id, ask)}
-        lists = [listed for source, listed in world.lists(ask) if "advertiser" in next(iter(listed), "")]
-        expected = list(dict.fromkeys(name for listed in lists for name in listed if name in can))
-        assert [one for part in answer.advertisers for one in part.ids] == expected[: ask.limit]
-
-
 ROWS = {
     "campaigns": [
         {"campaign_id": f"c{n}", "advertiser_id": ADVERTISERS[n], "status": "active"} for n in range(40)
@@ -294,6 +281,23 @@ ROWS = {
         for n in range(120)
     ],
 }
+
+
+@pytest.mark.parametrize("seed", [None, *range(7)])
+def test_advertisers_are_those_with_an_ad_for_this_request(release, tmp_path, seed):
+    generator = random.Random(seed or 0)
+    rows = ROWS if seed is None else random_rows(generator)
+    world = World(release, tmp_path / "ads", rows, rules=BlendRules())
+    for _ in range(60):
+        ask = random_ask(generator)
+        asked = AdvertiserAsk(**{name: getattr(ask, name) for name in AdvertiserAsk.__struct_fields__})
+        answer = world.service.advertisers(asked)
+        can = {world.ads[ad_id]["advertiser_id"] for ad_id in world.ads if world.may_be_shown(ad_id, ask)}
+        lists = [listed for source, listed in world.lists(ask) if "advertiser" in next(iter(listed), "")]
+        expected = list(dict.fromkeys(name for listed in lists for name in listed if name in can))
+        assert [one for part in answer.advertisers for one in part.ids] == expected[: ask.limit]
+
+
 ASK = CandidateAsk(user_id="user-7", consent=OK, limit=6)
 
 

@@ -101,6 +101,25 @@ def test_a_damaged_release_is_refused_and_the_one_before_stays(
     assert follower.problem is None and told[-1] == "release_opened"
 
 
+def test_what_is_prepared_is_prepared_before_anybody_sees_it(tmp_path, store, publisher):
+    seen = []
+    follower = ReleaseFollower(
+        store,
+        Releases(tmp_path),
+        prepare=lambda served: seen.append((ids(served), ids(follower.served))),
+    )
+    first = publish(publisher, 0)
+    follower.follow()
+    follower.follow()
+    second = publish(publisher, 1)
+    follower.follow()
+    assert seen == [
+        ([first, None], [None, None]),
+        ([first, None], [first, None]),
+        ([second, first], [first, None]),
+    ]
+
+
 def test_while_the_store_is_down_what_is_served_stays(follower, publisher, store):
     first = publish(publisher, 0)
     follower.follow()

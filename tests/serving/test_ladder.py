@@ -182,6 +182,7 @@ def test_who_is_in_neither_gets_what_everybody_gets(world):
     [
         (StoreTimeoutError("late"), "store_timeout"),
         (StoreError("gone"), "store_down"),
+        (AttributeError("a client's own mistake"), "store_down"),
         (lambda payload: payload[:-1], "record_damaged"),
         (lambda payload: payload[:50] + bytes([payload[50] ^ 1]) + payload[51:], "record_damaged"),
         (lambda payload: b"garbage", "record_damaged"),
@@ -199,6 +200,14 @@ def test_a_store_that_keeps_failing_is_not_asked_any_more(world):
     reasons = [world.ask("user-7").degraded for _ in range(6)]
     assert reasons == [["store_timeout"]] * 3 + [["store_down"]] * 3
     assert world.store.num_reads == 3 and world.breaker.state == "open"
+
+
+def test_a_store_that_fails_now_and_then_stays_asked(world):
+    for _ in range(4):
+        for fault in (StoreTimeoutError("late"), StoreError("gone"), None):
+            world.store.fault = fault
+            answer = world.ask("user-7")
+        assert answer.degraded == [] and world.breaker.state == "closed"
 
 
 def test_a_record_of_another_release_is_refused(world, releases):

@@ -83,7 +83,8 @@ class RedisStore:
     def distrust(self) -> None:
         """Closes the connections; the next read opens new ones. See `RecordReader.distrust`."""
         with _as_store_errors():
-            self._client.connection_pool.disconnect()
+            # Not those in use: they are other threads', in the middle of a read.
+            self._client.connection_pool.disconnect(inuse_connections=False)
 
     def drop(self, release_id: str) -> None:
         """Removes a release's records; see `Store.drop`."""

@@ -8,8 +8,10 @@ answered without it.
 import asyncio
 import gc
 import time
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -187,5 +189,12 @@ def build_app(parts: Parts, *, more: Sequence[Route] = ()) -> HttpApp:
         bounds=Bounds(settings.max_in_flight, settings.max_body_bytes),
         lifespan=(app.start, app.stop),
         observe=parts.telemetry.replied,
-        complain=lambda error: parts.log.error("unexpected", error=type(error).__name__),
+        complain=lambda error: _complain(parts, error),
     )
+
+
+def _complain(parts: Parts, error: Exception) -> None:
+    """Logs what nobody expected and where, without its text: that may hold somebody's id."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(where.filename).name}:{where.lineno}"
+    parts.log.error("unexpected", error=type(error).__name__, place=place)

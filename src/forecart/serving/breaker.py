@@ -65,6 +65,6 @@ class Breaker:
         """Notes that no answer came."""
         with self._lock:
             self._num_failures += 1
-            if self._is_probing or self._num_failures >= self._max_failures:
+            if self._num_failures >= self._max_failures:
                 self._probe_at = self._clock() + self._reset_s
                 self._is_probing = False

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from forecart.errors import ForecartError, StoreError, StoreTimeoutError
+from forecart.errors import StoreError, StoreTimeoutError
 from forecart.publish.store import RecordReader, StoredUser
 from forecart.serving.breaker import Breaker
 
@@ -42,7 +42,7 @@ class GuardedStore:
         except StoreTimeoutError:
             self.breaker.fail()
             raise StoreRefusalError("store_timeout") from None
-        except ForecartError:
+        except Exception:  # whatever a client of the store gets wrong is an outage, and no error of ours
             self.breaker.fail()
             raise StoreRefusalError("store_down") from None
         self.breaker.succeed()
