@@ -8,6 +8,7 @@ their defaults. Users of a history are listed from that history: als computes th
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,8 +58,11 @@ class ImplicitLearner:
             self.model.fit(self.learned_from.count_UN, show_progress=False)
             self.epochs = 1.0
 
-    def recommend(self, history: Counts, *, top_k: int, is_filtered: bool) -> pl.DataFrame:
-        """Returns user_id, item_id, rank; of neighbours only those with a score."""
+    def recommend(self, history: Counts, *, top_k: int, filters: Sequence[bool]) -> pl.DataFrame:
+        """Returns user_id, item_id, rank, is_filtered; of neighbours only those with a score."""
+        return pl.concat([self._list(history, top_k, is_filtered=one) for one in filters])
+
+    def _list(self, history: Counts, top_k: int, *, is_filtered: bool) -> pl.DataFrame:
         asked = {"recalculate_user": True} if self.is_als else {}
         item_UK, score_UK = self.model.recommend(
             np.arange(len(history.user_id)),
@@ -68,16 +72,15 @@ class ImplicitLearner:
             **asked,
         )
         # What is left out or has no score is still named, with the lowest number there is or a zero.
-        is_listed_UK = item_UK >= 0
-        is_listed_UK &= score_UK > (np.finfo(np.float32).min if self.is_als else 0)
-        user, rank = np.nonzero(is_listed_UK)
+        lowest = np.finfo(np.float32).min if self.is_als else 0
+        user, rank = np.nonzero((item_UK >= 0) & (score_UK > lowest))
         return pl.DataFrame(
             {
                 "user_id": history.user_id.gather(user),
                 "item_id": self.item_id.gather(item_UK[user, rank]),
                 "rank": rank + 1,
             }
-        )
+        ).with_columns(is_filtered=pl.lit(is_filtered))
 
 
 def main() -> None:

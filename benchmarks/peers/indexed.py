@@ -7,7 +7,6 @@ reads only the latest. Needs numpy, polars and torch.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -109,27 +108,31 @@ class SequenceLearner:
             if is_over(epochs):
                 return
 
-    def recommend(self, history: Sequences, *, top_k: int, is_filtered: bool) -> pl.DataFrame:
-        """Returns user_id, item_id, rank of every user of a history."""
-        top_k = min(top_k, len(self.items))
-        blocks: list[dict[str, Any]] = []
+    def recommend(self, history: Sequences, *, top_k: int, filters: Sequence[bool]) -> pl.DataFrame:
+        """Returns user_id, item_id, rank, is_filtered of every user of a history."""
+        frames = []
         for first in range(0, len(history.rows), BLOCK_USERS):
             rows = history.rows[first : first + BLOCK_USERS]
             with torch.no_grad():
                 score_BN = self.score(rows)
             score_BN[:, 0] = -torch.inf
-            if is_filtered:
-                score_BN[torch.from_numpy(mark_seen(rows, len(self.items)))] = -torch.inf
-            value_BK, item_BK = score_BN.topk(top_k)
-            row, rank = np.nonzero(np.isfinite(value_BK.numpy()))
-            blocks.append({"user": first + row, "item": item_BK.numpy()[row, rank] - 1, "rank": rank + 1})
-        joined = {
-            name: np.concatenate([block[name] for block in blocks]) for name in ("user", "item", "rank")
-        }
-        return pl.DataFrame(
-            {
-                "user_id": history.user_id.gather(joined["user"]),
-                "item_id": self.items.item_id.gather(joined["item"]),
-                "rank": joined["rank"],
-            }
+            # What is left out cannot come back: the lists of everything are taken first.
+            for is_filtered in sorted(filters):
+                if is_filtered:
+                    score_BN[torch.from_numpy(mark_seen(rows, len(self.items)))] = -torch.inf
+                lists = pick_top(score_BN, min(top_k, len(self.items)))
+                frames.append(lists.with_columns(pl.col("user") + first, is_filtered=pl.lit(is_filtered)))
+        found = pl.concat(frames)
+        return found.select(
+            history.user_id.gather(found["user"]).alias("user_id"),
+            self.items.item_id.gather(found["number"] - 1).alias("item_id"),
+            "rank",
+            "is_filtered",
         )
+
+
+def pick_top(score_BN: torch.Tensor, top_k: int) -> pl.DataFrame:
+    """Returns user (its row), number (of the item) and rank (from 1) of the largest scores but -inf."""
+    value_BK, number_BK = score_BN.topk(top_k)
+    user, rank = np.nonzero(np.isfinite(value_BK.numpy()))
+    return pl.DataFrame({"user": user, "number": number_BK.numpy()[user, rank], "rank": rank + 1})

@@ -50,8 +50,14 @@ class Learner(Protocol):
     def learn(self, is_over: IsOver) -> None:
         """Learns until the round is over."""
 
-    def recommend(self, history: Any, *, top_k: int, is_filtered: bool) -> pl.DataFrame:
-        """Returns user_id, item_id, rank of every user of a history that something is known of."""
+    def recommend(self, history: Any, *, top_k: int, filters: Sequence[bool]) -> pl.DataFrame:
+        """Returns user_id, item_id, rank, is_filtered of every user of a history that something is known of.
+
+        Args:
+            history: as `prepare` returns it.
+            top_k: items of a list.
+            filters: of each list of a user, whether the items of the history are left out.
+        """
 
 
 def build_parser(description: str | None) -> argparse.ArgumentParser:
@@ -111,26 +117,21 @@ def write_histories(
     """Writes both lists of everyone in each history and returns of how many users each holds them."""
     num_listed = {}
     for name, history in histories.items():
-        both = [
-            learner.recommend(history, top_k=asked.top_k, is_filtered=one).with_columns(
-                is_filtered=pl.lit(one)
-            )
-            for one in (False, True)
-        ]
-        num_listed[name] = both[0]["user_id"].n_unique()
-        pl.concat(both).write_parquet(asked.output / f"lists-{number}-{name}.parquet")
+        lists = learner.recommend(history, top_k=asked.top_k, filters=(False, True))
+        num_listed[name] = lists["user_id"].n_unique()
+        lists.write_parquet(asked.output / f"lists-{number}-{name}.parquet")
     return num_listed
 
 
 def write_own(learner: Learner, asked: argparse.Namespace, number: int) -> dict[str, float]:
     """Writes the lists after what was learned from, without the seen, and returns how long listing took."""
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
-    lists = learner.recommend(learner.learned_from, top_k=asked.top_k, is_filtered=True)
+    lists = learner.recommend(learner.learned_from, top_k=asked.top_k, filters=(True,))
     took = {
         "recommend_s": time.perf_counter() - began_s,
         "recommend_cpu_s": time.process_time() - began_cpu_s,
     }
-    lists.write_parquet(asked.output / f"lists-{number}.parquet")
+    lists.drop("is_filtered").write_parquet(asked.output / f"lists-{number}.parquet")
     return took
 
 

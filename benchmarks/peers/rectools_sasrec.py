@@ -12,6 +12,7 @@ followed by a new epoch, its users in another order: RecTools has the loop.
 
 import argparse
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -111,13 +112,16 @@ class RecToolsLearner:
         self.is_over = is_over
         self.model.fit_partial(self.learned_from, min_epochs=0, max_epochs=MAX_EPOCHS)
 
-    def recommend(self, history: Dataset, *, top_k: int, is_filtered: bool) -> pl.DataFrame:
-        """Returns user_id, item_id, rank; who did nothing that was learned from is left out."""
-        users = history.user_id_map.external_ids
-        found = self.model.recommend(
-            users, history, k=top_k, filter_viewed=is_filtered, on_unsupported_targets="warn"
-        )
-        return pl.DataFrame({name: found[name].to_numpy() for name in ("user_id", "item_id", "rank")})
+    def recommend(self, history: Dataset, *, top_k: int, filters: Sequence[bool]) -> pl.DataFrame:
+        """Returns user_id, item_id, rank, is_filtered; who did nothing that was learned from is left out."""
+        users, frames = history.user_id_map.external_ids, []
+        for is_filtered in filters:
+            found = self.model.recommend(
+                users, history, k=top_k, filter_viewed=is_filtered, on_unsupported_targets="warn"
+            )
+            lists = {name: found[name].to_numpy() for name in ("user_id", "item_id", "rank")}
+            frames.append(pl.DataFrame(lists).with_columns(is_filtered=pl.lit(is_filtered)))
+        return pl.concat(frames)
 
 
 def main() -> None:
