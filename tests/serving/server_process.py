@@ -33,12 +33,18 @@ class Server:
         assert reply.status_code == 200, reply.text
         return reply.json()
 
+    def workers(self):
+        """Process ids of the workers."""
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+        # The resource tracker of multiprocessing is a child too.
+        return [one for one in children if "resource_tracker" not in Path(f"/proc/{one}/cmdline").read_text()]
+
     def memory_mb(self):
         """Resident memory of the processes that serve."""
         kib = [
             int(line.split()[1])
-            for task in Path(f"/proc/{self.process.pid}/task").iterdir()
-            for child in (task / "children").read_text().split()
+            for child in self.workers()
             for line in Path(f"/proc/{child}/status").read_text().splitlines()
             if line.startswith("VmRSS")
         ]

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 from tests.publish.small_release import make_parts
+from tests.serving.server_process import wait_until
 
 from forecart.errors import StoreError
 from forecart.publish.embedded import EmbeddedStore
@@ -101,6 +102,19 @@ def test_a_damaged_release_is_refused_and_the_one_before_stays(
     assert follower.problem is None and told[-1] == "release_opened"
 
 
+def test_no_error_ends_the_thread(tmp_path, publisher, store, monkeypatch):
+    follower = ReleaseFollower(store, Releases(tmp_path), poll_s=0.01)
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "pointer", lambda: 1 / 0)
+        follower.start()
+        wait_until(lambda: follower.problem == "ZeroDivisionError: division by zero")
+    try:
+        first = publish(publisher, 0)
+        wait_until(lambda: ids(follower.served) == [first, None])
+    finally:
+        follower.stop()
+
+
 def test_what_is_prepared_is_prepared_before_anybody_sees_it(tmp_path, store, publisher):
     seen = []
     follower = ReleaseFollower(
@@ -152,8 +166,6 @@ def test_a_release_that_is_gone_from_the_disk_is_still_served(follower, publishe
 
 
 def test_the_thread_follows_by_itself_and_stops(tmp_path, store, publisher):
-    from tests.serving.server_process import wait_until
-
     follower = ReleaseFollower(store, Releases(tmp_path), poll_s=0.01)
     follower.start()
     try:

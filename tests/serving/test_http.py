@@ -3,6 +3,8 @@
 import gzip
 import hashlib
 import json
+import os
+import signal
 import socket
 import threading
 import time
@@ -279,6 +281,13 @@ def test_several_processes_serve_one_port_and_count_together(root, tmp_path):
             server.client.post("/v1/advertisers", json={}, headers={"connection": "close"})
         key = 'forecart_requests_total{path="/v1/advertisers",status="200"}'
         wait_until(lambda: read_metrics(server)[key] == 20)
+        # A process that dies is replaced, and what it counted stays counted.
+        (first, *_) = server.workers()
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: server.log.read_text().count('"serving"') == 3)
+        assert first not in server.workers()
+        wait_until(lambda: read_metrics(server)[key] == 20)
+        assert read_metrics(server)["forecart_release_age_seconds"] < 3600
         assert server.stop() == 0
 
 

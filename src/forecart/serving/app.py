@@ -123,9 +123,11 @@ class App:
         if len(asks) > most:
             raise HttpError(400, f"a batch has at most {most} requests, {len(asks)} arrived")
         readings = await asyncio.gather(*[self._read(ask) for ask in asks])
-        answers = [self._service.candidates(ask, one) for ask, one in zip(asks, readings, strict=True)]
-        for answer in answers:
-            self._count(incoming, answer, begin)
+        answers = []
+        for ask, reading in zip(asks, readings, strict=True):
+            answers.append(self._service.candidates(ask, reading))
+            self._count(incoming, answers[-1], begin)
+            await asyncio.sleep(0)  # others wait for an answer, not for a batch
         return Reply(self._encode(CandidateAnswers(answers)))
 
     async def openrtb(self, incoming: Incoming) -> Reply:
@@ -176,6 +178,7 @@ class App:
         self._parts.telemetry.observe_state(
             release_age_s=None if current is None else self._parts.age_s(current),
             breaker=self._parts.breaker.state,
+            outcomes_dropped=0 if self._parts.outcomes is None else self._parts.outcomes.num_dropped,
         )
         return Reply(self._parts.telemetry.render(), media_type=METRICS_TYPE)
 

@@ -146,8 +146,8 @@ class ReleaseFollower:
             except StoreError as error:
                 self._note(str(error))
                 served = self._open_latest()
-            except ForecartError as error:
-                self._note(str(error))
+            except Exception as error:  # a follower that ended would serve today's release for ever
+                self._note(f"{type(error).__name__}: {error}")
             self._prepare(served)
             self.served = served
             return served

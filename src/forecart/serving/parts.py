@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from forecart.ads.l1 import CalibratedBid, read_calibrations
 from forecart.ads.outcomes import OutcomeLog
-from forecart.errors import ForecartError
 from forecart.publish.releases import Releases
 from forecart.publish.store import Store
 from forecart.publish.stores import open_store
@@ -145,5 +144,5 @@ def _follow_stock(stock: Stock | None, served: Served, log: Any) -> None:
     try:
         if num_applied := stock.follow(served):
             log.info("inventory_updated", updates=num_applied)
-    except (ForecartError, OSError) as error:
-        log.error("inventory_refused", reason=str(error))
+    except Exception as error:  # files of others: nothing in them may end the follower
+        log.error("inventory_refused", error=type(error).__name__, reason=str(error))

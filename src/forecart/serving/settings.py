@@ -43,7 +43,7 @@ class ServingSettings(BaseModel):
     """So many failures of the store in a row, and it is not asked for a while."""
     breaker_reset_s: float = Field(default=1, gt=0, le=10)
     """After so long it is asked once."""
-    max_in_flight: int = Field(default=64, ge=1)
+    max_in_flight: int = Field(default=32, ge=1)
     """Requests at a time in each process; the others are told to come again."""
     max_body_bytes: int = Field(default=64 << 10, ge=1024)
     """A larger request is refused."""

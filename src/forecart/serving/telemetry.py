@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -58,6 +59,12 @@ class Telemetry:
             registry=self._registry,
             multiprocess_mode="livemax",
         )
+        self._outcomes_dropped = Gauge(
+            "forecart_outcomes_dropped",
+            "Rows that the outcome log had no room for, since the process began.",
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
         self._bound: dict[tuple[str, ...], Any] = {}
 
     def replied(self, path: str, status: int) -> None:
@@ -70,9 +77,10 @@ class Telemetry:
         for reason in degraded:
             self._child(self._degraded, reason).inc()
 
-    def observe_state(self, *, release_age_s: float | None, breaker: str) -> None:
+    def observe_state(self, *, release_age_s: float | None, breaker: str, outcomes_dropped: int) -> None:
         """Sets the gauges."""
         self._breaker.set(_BREAKER_STATES[breaker])
+        self._outcomes_dropped.set(outcomes_dropped)
         if release_age_s is not None:
             self._release_age.set(release_age_s)
 
@@ -80,6 +88,7 @@ class Telemetry:
         """Returns the metrics of all processes as text."""
         if MULTIPROCESS not in os.environ:
             return generate_latest(self._registry)
+        _forget_the_dead(Path(os.environ[MULTIPROCESS]))
         everyone = CollectorRegistry()
         multiprocess.MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
         return generate_latest(everyone)
@@ -91,6 +100,15 @@ class Telemetry:
         if child is None:
             child = self._bound[key] = metric.labels(*labels)
         return child
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Removes the gauges of processes that are gone: a worker that was replaced has no release any more."""
+    for path in folder.glob("gauge_live*_*.db"):
+        try:
+            os.kill(int(path.stem.rpartition("_")[2]), 0)
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)
 
 
 def make_logger() -> Any:
