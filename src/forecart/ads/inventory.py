@@ -6,11 +6,12 @@ request that is under way keeps the one it began with, and the next request sees
 """
 
 import json
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import polars as pl
 
@@ -22,6 +23,7 @@ from forecart.sequences.vocabulary import Vocabulary
 _KINDS: Final[dict[str, Any]] = {"campaign": Campaign, "ad_group": AdGroup, "ad": Ad}
 _FILES: Final = {"campaign": "campaigns", "ad_group": "ad_groups", "ad": "ads"}
 _MAX_TOLD: Final = 1000
+_REMEMBERED_BYTES: Final = 256
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,12 @@ class Inventory:
         with the other fields of a row; `{"ad": "a7", "remove": true}`. One that breaks a rule is kept out
         and told.
         """
+        return self.update_lines(enumerate(updates), source=source)
+
+    def update_lines(self, lines: Iterable[tuple[int, Any]], *, source: str) -> int:
+        """Applies updates like `update`, each with the number of its line, from 0, to be told by."""
         with self._lock:
-            applied = sum(
-                self._apply(one, source=source, offset=offset) for offset, one in enumerate(updates)
-            )
+            applied = sum(self._apply(one, source=source, offset=offset) for offset, one in lines)
             if applied:
                 self.snapshot = self._compile(self.snapshot.version + 1)
         return applied
@@ -137,7 +141,8 @@ class Inventory:
 class UpdateFollower:
     """Reads on in a file of updates, one JSON object a line, whenever it is polled.
 
-    A last line without its end is left for the next poll; a file that got shorter is read from its beginning.
+    A last line without its end is left for the next poll. A file that is another one than before (replaced,
+    shorter, or not with the bytes that were read last) is read from its beginning.
 
     Args:
         path: of the file, which need not be there yet.
@@ -145,24 +150,38 @@ class UpdateFollower:
     """
 
     def __init__(self, path: Path, inventory: Inventory) -> None:
-        self._path, self._inventory, self._read_bytes = path, inventory, 0
+        self._path, self._inventory = path, inventory
+        self._file: tuple[int, int] | None = None
+        self._num_bytes, self._num_lines, self._last_read = 0, 0, b""
 
     def poll(self) -> int:
         """Applies what has been added; returns how many updates were applied."""
         try:
-            size = self._path.stat().st_size
+            with self._path.open("rb") as handle:
+                whole, end, _ = self._read_on(handle).rpartition(b"\n")
         except FileNotFoundError:
             return 0
-        if size == self._read_bytes:
+        if not end:
             return 0
-        if size < self._read_bytes:
-            self._read_bytes = 0
-        with self._path.open("rb") as handle:
-            handle.seek(self._read_bytes)
-            whole, end, _ = handle.read().rpartition(b"\n")
-        self._read_bytes += len(whole) + len(end)
-        lines = [line for line in whole.splitlines() if line.strip()]
-        return self._inventory.update([_read_line(line) for line in lines], source=self._path.name)
+        lines = whole.split(b"\n")
+        numbered = [
+            (self._num_lines + nth, _read_line(line)) for nth, line in enumerate(lines) if line.strip()
+        ]
+        self._num_lines += len(lines)
+        self._num_bytes += len(whole) + len(end)
+        self._last_read = (self._last_read + whole + end)[-_REMEMBERED_BYTES:]
+        return self._inventory.update_lines(numbered, source=self._path.name)
+
+    def _read_on(self, handle: BinaryIO) -> bytes:
+        """Returns what was not read before."""
+        stat = os.fstat(handle.fileno())
+        file = stat.st_dev, stat.st_ino
+        handle.seek(self._num_bytes - len(self._last_read))
+        if file != self._file or handle.read(len(self._last_read)) != self._last_read:
+            self._file = file
+            self._num_bytes, self._num_lines, self._last_read = 0, 0, b""
+            handle.seek(0)
+        return handle.read()
 
 
 def _read_update(update: Any) -> tuple[str, str, str]:
@@ -223,6 +242,6 @@ def _read_line(line: bytes) -> Any:
     """Returns the object of a line, or the error that says why there is none."""
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return DataError(f"a line is a JSON object, {line[:80]!r} arrived")
     return value if isinstance(value, dict) else DataError(f"a line is a JSON object, {line[:80]!r} arrived")

@@ -4,16 +4,18 @@ A row that breaks a rule is an error that names the field; who reads a file coun
 keys are errors too: a misspelt limit must not be no limit.
 """
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from forecart.errors import DataError
 
 STATUSES: Final = ("active", "paused", "ended")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_COUNT: Final = 2**31 - 1
+"""Larger counts, and texts that are no Unicode, would be refused by the arrays, long after their row."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +120,17 @@ def parse_row(kind: type[Row], values: Mapping[str, Any]) -> Row:
         raise DataError(f"a row of {kind.__name__} needs {missing}, it is not there") from None
 
 
-def _parse_id(name: str, value: Any) -> str:
+def _is_text(value: Any) -> bool:
     if not isinstance(value, str) or not value:
+        return False
+    # JSON can spell half of a surrogate pair, which no file can hold.
+    return not any("\ud800" <= char <= "\udfff" for char in value)
+
+
+def _parse_id(name: str, value: Any) -> str:
+    if not _is_text(value):
         raise DataError(f"{name} is a text that is not empty, {value!r:.80} arrived")
-    return value
+    return str(value)
 
 
 def _parse_status(name: str, value: Any) -> str:
@@ -131,19 +140,21 @@ def _parse_status(name: str, value: Any) -> str:
 
 
 def _parse_usd(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # Compared before it is converted: an int may be larger than any float.
+    if not is_number or not 0 <= value <= sys.float_info.max:
         raise DataError(f"{name} is a number of dollars from 0, {value!r:.80} arrived")
     return float(value)
 
 
 def _parse_count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise DataError(f"{name} is a whole number from 0, {value!r:.80} arrived")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_COUNT:
+        raise DataError(f"{name} is a whole number from 0 to {_MAX_COUNT}, {value!r:.80} arrived")
     return value
 
 
 def _parse_names(name: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(one, str) and one for one in value):
+    if not isinstance(value, list | tuple) or not all(_is_text(one) for one in value):
         raise DataError(f"{name} is a list of texts, {value!r:.80} arrived")
     return tuple(value)
 
@@ -154,7 +165,7 @@ def _parse_moment(name: str, value: Any) -> int:
         if isinstance(moment, date) and not isinstance(moment, datetime):
             moment = datetime(moment.year, moment.month, moment.day)
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-        return int((moment - _EPOCH).total_seconds() * 1_000_000)
+        return int((moment - _EPOCH) // timedelta(microseconds=1))
     except (ValueError, AttributeError, TypeError, OverflowError):
         raise DataError(f"{name} is a time such as 2017-12-01T00:00:00Z, {value!r:.80} arrived") from None
 
