@@ -1,7 +1,7 @@
 """The inventory of an ad server: read from a folder, changed live, read by requests as a snapshot.
 
-`campaigns`, `ad_groups` and `ads` are Parquet or JSON-lines files. A row that breaks a rule is kept out,
-counted and told with its file and offset. An update makes a new snapshot and swaps one reference, so that a
+`campaigns`, `ad_groups`, `ads` and perhaps `advertisers` are Parquet or JSON-lines files. A row that breaks a
+rule is kept out, counted and told with its file and offset. An update makes a new snapshot and swaps one reference, so that a
 request that is under way keeps the one it began with, and the next request sees the change.
 """
 
@@ -15,13 +15,19 @@ from typing import Any, BinaryIO, Final
 
 import polars as pl
 
-from forecart.ads.rows import Ad, AdGroup, Campaign, parse_row
+from forecart.ads.rows import Ad, AdGroup, Advertiser, Campaign, parse_row
 from forecart.ads.snapshot import Snapshot, compile_snapshot
 from forecart.errors import DataError
 from forecart.sequences.vocabulary import Vocabulary
 
-_KINDS: Final[dict[str, Any]] = {"campaign": Campaign, "ad_group": AdGroup, "ad": Ad}
+_KINDS: Final[dict[str, Any]] = {
+    "advertiser": Advertiser,
+    "campaign": Campaign,
+    "ad_group": AdGroup,
+    "ad": Ad,
+}
 _FILES: Final = {"campaign": "campaigns", "ad_group": "ad_groups", "ad": "ads"}
+_ADVERTISERS: Final = "advertisers"
 _MAX_TOLD: Final = 1000
 _REMEMBERED_BYTES: Final = 256
 
@@ -52,6 +58,7 @@ class Inventory:
     def __init__(self, advertisers: Vocabulary, items: Vocabulary) -> None:
         self._vocabularies = advertisers, items
         self._rows: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
+        self._status_unlisted: str | None = "active"
         self._lock = threading.Lock()
         self.rejected: list[Rejected] = []
         self.num_rejected = 0
@@ -61,13 +68,20 @@ class Inventory:
     def read(cls, folder: Path, *, advertisers: Vocabulary, items: Vocabulary) -> "Inventory":
         """Returns the inventory of a folder.
 
+        Where it has a file of advertisers, one that is not in it is not active; without, all are.
+
         Raises:
             DataError: a file is missing or cannot be read at all.
         """
         inventory = cls(advertisers, items)
-        for kind, name in _FILES.items():
-            path, rows = _open_rows(folder, name)
-            for offset, values in rows:
+        files = dict(_FILES)
+        if _find_file(folder, _ADVERTISERS) is not None:
+            files["advertiser"], inventory._status_unlisted = _ADVERTISERS, None
+        for kind, name in files.items():
+            path = _find_file(folder, name)
+            if path is None:
+                raise DataError(f"an inventory has {name}.parquet or {name}.jsonl, neither is in {folder}")
+            for offset, values in _read_rows(path):
                 inventory._add(kind, values, source=path.name, offset=offset)
         inventory.snapshot = inventory._compile(1)
         return inventory
@@ -83,8 +97,8 @@ class Inventory:
 
         An update names what it changes and how: `{"ad": "a7", "set": {"status": "paused"}}`, with `campaign`,
         `ad_group` or `ad`; `{"campaign": "c1", "set": {"spend_usd": 90.5}}`; `{"ad": "a8", "add": {...}}`
-        with the other fields of a row; `{"ad": "a7", "remove": true}`. One that breaks a rule is kept out
-        and told.
+        with the other fields of a row; `{"ad": "a7", "remove": true}`. An `advertiser` with a campaign takes
+        `set` of its status. One that breaks a rule is kept out and told.
         """
         return self.update_lines(enumerate(updates), source=source)
 
@@ -98,8 +112,15 @@ class Inventory:
 
     def _compile(self, version: int) -> Snapshot:
         advertisers, items = self._vocabularies
-        campaigns, groups, ads = (self._rows[kind] for kind in _KINDS)
+        groups, ads = self._rows["ad_group"], self._rows["ad"]
+        campaigns = {key: self._standing(campaign) for key, campaign in self._rows["campaign"].items()}
         return compile_snapshot(campaigns, groups, ads, advertisers=advertisers, items=items, version=version)
+
+    def _standing(self, campaign: Campaign) -> Campaign:
+        """Returns a campaign as its advertiser lets it stand: without a status where that is not active."""
+        owner = self._rows["advertiser"].get(campaign.advertiser_id)
+        status = self._status_unlisted if owner is None else owner.status
+        return campaign if status == "active" else replace(campaign, status=None)
 
     def _add(self, kind: str, values: Any, *, source: str, offset: int) -> bool:
         try:
@@ -118,19 +139,30 @@ class Inventory:
     def _apply(self, update: Any, *, source: str, offset: int) -> bool:
         try:
             kind, key, verb = _read_update(update)
-            rows = self._rows[kind]
+            if kind == "advertiser" and verb != "set":
+                raise DataError(f"an advertiser takes set of its status, {verb} arrived: pause it")
             if verb == "add":
                 return self._add(kind, {f"{kind}_id": key, **update["add"]}, source=source, offset=offset)
-            if key not in rows:
-                raise DataError(f"an update changes what is there, there is no {kind} {key!r:.80}")
+            row = self._find(kind, key)
             if verb == "remove":
-                del rows[key]
+                del self._rows[kind][key]
                 return True
-            rows[key] = _change(rows[key], update["set"])
+            self._rows[kind][key] = _change(row, update["set"])
         except DataError as error:
             self._reject(Rejected(source, offset, str(error)))
             return False
         return True
+
+    def _find(self, kind: str, key: str) -> Any:
+        """Returns the row that an update is about."""
+        row = self._rows[kind].get(key)
+        if row is None and kind == "advertiser":
+            campaigns = self._rows["campaign"].values()
+            if any(campaign.advertiser_id == key for campaign in campaigns):
+                return Advertiser(key, self._status_unlisted)
+        if row is None:
+            raise DataError(f"an update changes what is there, there is no {kind} {key!r:.80}")
+        return row
 
     def _reject(self, rejected: Rejected) -> None:
         self.num_rejected += 1
@@ -191,7 +223,7 @@ def _read_update(update: Any) -> tuple[str, str, str]:
     verbs = [verb for verb in ("add", "set", "remove") if isinstance(update, Mapping) and verb in update]
     if len(kinds) != 1 or len(verbs) != 1 or len(update) != 2:
         raise DataError(
-            "an update names one campaign, ad_group or ad and one of add, set and remove, "
+            "an update names one advertiser, campaign, ad_group or ad and one of add, set and remove, "
             f"{str(update)!r:.80} arrived"
         )
     kind, verb = kinds[0], verbs[0]
@@ -217,12 +249,13 @@ def _change(row: Any, values: Mapping[str, Any]) -> Any:
     return replace(row, **{name: parsed[name] for name in fields})
 
 
-def _open_rows(folder: Path, name: str) -> tuple[Path, Iterator[tuple[int, Any]]]:
-    for suffix, read in ((".parquet", _read_parquet), (".jsonl", _read_json_lines)):
-        path = folder / f"{name}{suffix}"
-        if path.is_file():
-            return path, read(path)
-    raise DataError(f"an inventory has {name}.parquet or {name}.jsonl, neither is in {folder}")
+def _find_file(folder: Path, name: str) -> Path | None:
+    paths = (folder / f"{name}{suffix}" for suffix in (".parquet", ".jsonl"))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _read_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    return _read_parquet(path) if path.suffix == ".parquet" else _read_json_lines(path)
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:

@@ -1,4 +1,4 @@
-"""Rows of an inventory: campaign, ad group and ad, checked field by field as they are read.
+"""Rows of an inventory: advertiser, campaign, ad group and ad, checked field by field as they are read.
 
 A row that breaks a rule is an error that names the field; who reads a file counts it and goes on. Unknown
 keys are errors too: a misspelt limit must not be no limit.
@@ -13,9 +13,23 @@ from typing import Any, Final, TypeVar
 from forecart.errors import DataError
 
 STATUSES: Final = ("active", "paused", "ended")
+CATEGORY_SEPARATOR: Final = ">"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_COUNT: Final = 2**31 - 1
 """Larger counts, and texts that are no Unicode, would be refused by the arrays, long after their row."""
+
+
+@dataclass(frozen=True)
+class Advertiser:
+    """Whether anything of an advertiser may be shown.
+
+    Attributes:
+        advertiser_id: unique.
+        status: active, paused or ended; None is not active.
+    """
+
+    advertiser_id: str
+    status: str | None = None
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,9 @@ class Campaign:
         spend_usd: so far; None is unknown, and with a budget not eligible.
         daily_budget_usd: of a day in UTC; None is no limit.
         daily_spend_usd: on `daily_spend_on`; None is unknown, and with a daily budget not eligible.
-        daily_spend_on: the day of `daily_spend_usd`, days since the epoch; spend of another day is nothing.
+        daily_spend_on: the day of `daily_spend_usd`, days since the epoch. On a later day nothing is spent
+            yet; on an earlier one the spend is unknown.
+        frequency_cap: how often a user may be shown ads of the campaign, all together; None is no limit.
     """
 
     campaign_id: str
@@ -45,6 +61,7 @@ class Campaign:
     daily_budget_usd: float | None = None
     daily_spend_usd: float | None = None
     daily_spend_on: int | None = None
+    frequency_cap: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +110,13 @@ class Ad:
     category: str | None = None
 
 
-Row = TypeVar("Row", Campaign, AdGroup, Ad)
+Row = TypeVar("Row", Advertiser, Campaign, AdGroup, Ad)
+
+
+def read_category(path: str) -> tuple[str, ...]:
+    """Returns the steps of a category path, the same for every spelling: `FOOD>Candy ` as `food > candy`."""
+    steps = (" ".join(step.split()).casefold() for step in path.split(CATEGORY_SEPARATOR))
+    return tuple(step for step in steps if step)
 
 
 def parse_row(kind: type[Row], values: Mapping[str, Any]) -> Row:
@@ -131,6 +154,13 @@ def _parse_id(name: str, value: Any) -> str:
     if not _is_text(value):
         raise DataError(f"{name} is a text that is not empty, {value!r:.80} arrived")
     return str(value)
+
+
+def _parse_category(name: str, value: Any) -> str:
+    category = _parse_id(name, value)
+    if not read_category(category):
+        raise DataError(f"{name} is a path such as Food > Candy, {value!r:.80} arrived")
+    return category
 
 
 def _parse_status(name: str, value: Any) -> str:
@@ -177,9 +207,8 @@ def _parse_day(name: str, value: Any) -> int:
 _INPUTS: Final = {"starts_at": "starts_us", "ends_at": "ends_us"}
 """What a file calls a time, which is a number here."""
 _PARSERS: Final[dict[str, Callable[[str, Any], Any]]] = {
-    **dict.fromkeys(
-        ("campaign_id", "advertiser_id", "ad_group_id", "ad_id", "item_id", "category"), _parse_id
-    ),
+    **dict.fromkeys(("campaign_id", "advertiser_id", "ad_group_id", "ad_id", "item_id"), _parse_id),
+    "category": _parse_category,
     "status": _parse_status,
     **dict.fromkeys(("starts_us", "ends_us"), _parse_moment),
     **dict.fromkeys(
