@@ -11,7 +11,7 @@ PIP_ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format-check lint types imports tests acceptance format clean
+.PHONY: help setup demo test check format-check lint types imports tests acceptance acceptance-long format clean
 
 help:  ## List the targets
 	@echo "make TARGET, with PYTHON=$(PYTHON)"
@@ -51,6 +51,9 @@ tests: setup  ## Only the tests, docs among them, with coverage
 
 acceptance: setup  ## The acceptance rows: figure, threshold, pass
 	OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(BIN)/python -m benchmarks.acceptance
+
+acceptance-long: setup  ## The same with more kills and hours of load: most of a day
+	OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(BIN)/python -m benchmarks.acceptance --long
 
 format: setup  ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format .

@@ -1,9 +1,10 @@
-"""The acceptance rows that a check can hold: `python -m benchmarks.acceptance [ROW ...]`.
+"""The acceptance rows that a check can hold: `python -m benchmarks.acceptance [--long] [ROW ...]`.
 
 Prints row, what must hold, figure, threshold and pass, and exits with 1 where a row does not hold. A row is
 a function that returns its figure and whether it is within the threshold. Most rows count the tests that
 prove them: all of the named tests have to pass, and one that is skipped, marked as a known failure or gone
-does not.
+does not. With `--long` there are more kills, more random operations, hours of load, and L8, the soak: most
+of a day.
 """
 
 import json
@@ -15,6 +16,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,12 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
+IS_LONG = "--long" in sys.argv
 MAX_PEAK_GB, MAX_AGAIN_S = 8.0, 10.0
+SERVING_ROWS = ("L1", "L5", "L6", "L7")
+MAX_P99_RATIO, MIN_PEAK_RATIO = 2.5, 0.6
+MIN_GOODPUT, MAX_OVERLOAD_MB, MIN_SWITCHES, MAX_STOP_S = 0.8, 200, 5, 10.0
+MAX_SLOPE_MB_PER_H = 1.0
 MAX_LOOKUP_P50_US, MAX_LOOKUP_P99_US = 10.0, 50.0
 
 
@@ -42,18 +49,18 @@ class Row:
     measure: Callable[[], Outcome]
 
 
-def count_tests(*selection: str, least: int, sizes: Mapping[str, int] | None = None) -> Outcome:
+def count_tests(*selection: str, least: int, sizes: Mapping[str, tuple[int, int]] | None = None) -> Outcome:
     """Runs tests in a process of their own: they all have to pass, and be at least as many as `least`.
 
     Args:
         selection: files or node ids, relative to the root, or options of pytest such as `-k`.
         least: how many there are at least, so that a test that is lost or renamed is noticed.
-        sizes: variables of the environment that make a test larger than in the check.
+        sizes: variables of the environment that make a test larger than in the check: by default, and long.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-p", "no:xdist", f"--junitxml={report}", *selection]
-        environment = os.environ | {name: str(size) for name, size in (sizes or {}).items()}
+        environment = os.environ | {name: str(size[IS_LONG]) for name, size in (sizes or {}).items()}
         process = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
         )
@@ -74,7 +81,7 @@ def measure_r1() -> Outcome:
         "-k",
         "killed",
         least=2,
-        sizes={"FORECART_KILL_STRIDE": 1, "FORECART_KILLS": 50},
+        sizes={"FORECART_KILL_STRIDE": (1, 1), "FORECART_KILLS": (50, 1000)},
     )
 
 
@@ -89,6 +96,34 @@ def measure_r3() -> Outcome:
         "damage or changed_after or missing_a_further or lead_outside",
         least=13,
     )
+
+
+def measure_r4() -> Outcome:
+    return count_tests(
+        "tests/serving/test_ladder.py",
+        "tests/contracts/test_stores.py",
+        "-k",
+        "another_release_is_refused or another_embedding_space or another_user or out_of_step",
+        least=4,
+    )
+
+
+def measure_r5() -> Outcome:
+    return count_tests(
+        "tests/serving/test_reload.py",
+        "tests/serving/test_current.py::test_a_rollback_serves_the_one_before_again",
+        "tests/publish/test_publisher.py::test_rolling_back_serves_the_one_before_byte_for_byte",
+        "tests/publish/test_publisher.py::test_who_is_suppressed_is_answered_by_no_release_old_or_new",
+        least=4,
+    )
+
+
+def measure_r10() -> Outcome:
+    return count_tests("tests/serving/test_store_faults.py", least=8)
+
+
+def measure_r12() -> Outcome:
+    return count_tests("tests/serving/test_ladder.py", "-k", "too_old or lives_as_long", least=3)
 
 
 def measure_r13() -> Outcome:
@@ -109,7 +144,42 @@ def measure_r16() -> Outcome:
     return count_tests(
         "tests/publish/test_stateful.py",
         least=20,
-        sizes={"FORECART_STATEFUL_SEEDS": 20, "FORECART_STATEFUL_STEPS": 500},
+        sizes={"FORECART_STATEFUL_SEEDS": (20, 200), "FORECART_STATEFUL_STEPS": (500, 500)},
+    )
+
+
+def measure_s2() -> Outcome:
+    return count_tests(
+        "tests/serving/test_http.py",
+        "tests/publish/test_release.py",
+        "tests/publish/test_publisher.py",
+        "-k",
+        "no_path_leads or lead_outside or something_to_roll_back or a_linked_file",
+        least=8,
+    )
+
+
+def measure_s3() -> Outcome:
+    return count_tests(
+        "tests/serving/test_http.py",
+        "-k",
+        "admin_needs or over_the_limit or compressed or leaves_no_memory",
+        least=4,
+    )
+
+
+def measure_c1() -> Outcome:
+    return count_tests("tests/serving/test_consent.py", "tests/serving/test_tcf.py", least=200)
+
+
+def measure_i1() -> Outcome:
+    return count_tests(
+        "tests/serving/test_openrtb.py",
+        "tests/serving/test_http.py",
+        "tests/serving/test_http_ads.py",
+        "-k",
+        "openrtb or bid or bids or floor",
+        least=12,
     )
 
 
@@ -119,6 +189,65 @@ def measure_i3() -> Outcome:
 
 def measure_i4() -> Outcome:
     return count_tests("tests/ads/test_blending.py", least=6)
+
+
+@cache
+def run_serving() -> dict[str, Any]:
+    """Runs the benchmark of the service once for all of its rows, shorter than by itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = ["--seconds", "30"] if not IS_LONG else ["--seconds", "1800", "--soak", str(4 * 3600)]
+        rows = SERVING_ROWS if not IS_LONG else (*SERVING_ROWS, "L8")
+        command = [sys.executable, "-m", "benchmarks.serving", *rows, *seconds]
+        subprocess.run([*command, "--results", folder], cwd=ROOT, capture_output=True, check=True)
+        figures: dict[str, Any] = json.loads((Path(folder) / "serving.json").read_text())
+    return figures
+
+
+def measure_l1() -> Outcome:
+    found = run_serving()["L1"]
+    ours = found["open_loop"]["advertisers"]
+    ms = ours["latency_ms"]["200"]
+    figure = (
+        f"p50 {ms['p50']:.1f}, p99 {ms['p99']:.1f}, p99.9 {ms['p99.9']:.1f} ms at {found['rate']:.0f} rps; "
+        f"p99 {found['p99_ratio']:.2f}x, peak {found['peak_ratio']:.2f}x of a bare read"
+    )
+    is_clean = set(ours["answers"]) == {"200"} and not ours["errors"]
+    is_fast = found["p99_ratio"] <= MAX_P99_RATIO and found["peak_ratio"] >= MIN_PEAK_RATIO
+    return Outcome(figure, is_clean and is_fast)
+
+
+def measure_l5() -> Outcome:
+    found = run_serving()["L5"]
+    after, growth_mb = found["afterwards"], found["memory_growth_mb"]
+    figure = (
+        f"goodput {found['goodput_share']:.2f} of the peak at {found['offered_rps']:.0f} rps offered, "
+        f"answers {found['overload']['answers']}, memory +{growth_mb:.0f} MB"
+    )
+    is_back = set(after["answers"]) == {"200"} and not after["errors"]
+    is_shed = set(found["overload"]["answers"]) <= {"200", "503"}
+    is_bounded = growth_mb <= MAX_OVERLOAD_MB
+    return Outcome(figure, found["goodput_share"] >= MIN_GOODPUT and is_back and is_shed and is_bounded)
+
+
+def measure_l6() -> Outcome:
+    found = run_serving()["L6"]
+    figure = f"{found['switches']} switches, answers {found['answers']}, wrong {found['wrong']}"
+    is_clean = set(found["answers"]) == {"200"} and not found["errors"] and not found["wrong"]
+    return Outcome(figure, is_clean and found["switches"] >= MIN_SWITCHES)
+
+
+def measure_l7() -> Outcome:
+    found = run_serving()["L7"]
+    figure = f"exit code {found['exit_code']} after {found['stop_s']:.1f} s"
+    return Outcome(figure, found["exit_code"] == 0 and found["stop_s"] <= MAX_STOP_S)
+
+
+def measure_l8() -> Outcome:
+    found = run_serving()["L8"]
+    slope, descriptors, threads = (found[name] for name in ("memory_mb_per_hour", "descriptors", "threads"))
+    figure = f"memory {slope:+.2f} MB/h, descriptors {descriptors}, threads {threads}"
+    is_flat = len({*descriptors}) == len({*threads}) == 1
+    return Outcome(figure, slope < MAX_SLOPE_MB_PER_H and is_flat and set(found["answers"]) == {"200"})
 
 
 def measure_l3() -> Outcome:
@@ -136,6 +265,12 @@ def run_publishing(folder: str) -> dict[str, Any]:
     subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     figures: dict[str, Any] = json.loads((Path(folder) / "publishing.json").read_text())
     return figures
+
+
+def measure_r6() -> Outcome:
+    return count_tests(
+        "tests/e2e/test_candidates_killed.py", least=2, sizes={"FORECART_BATCH_KILLS": (5, 50)}
+    )
 
 
 def measure_r7() -> Outcome:
@@ -224,23 +359,39 @@ ROWS = (
     Row("R1", "a publisher killed at any step: wholly old or wholly new", "all pass", measure_r1),
     Row("R2", "a write that fails: the old release is served", "all pass", measure_r2),
     Row("R3", "a damaged file of a release is found before it is parsed", "all pass", measure_r3),
+    Row("R6", "listing everyone, killed at random: the same bytes, nobody twice", "all pass", measure_r6),
     Row("R7", "training killed at random steps ends in the same weights", "bitwise equal", measure_r7),
     Row("R8", "a shuffled, duplicated or future-poisoned log changes no artifact", "all pass", measure_r8),
     Row("R9", "1 % garbage: the same candidates, exactly those rows in quarantine", "all pass", measure_r9),
+    Row("R4", "another release, space or user is refused and labelled", "all pass", measure_r4),
+    Row("R5", "a rollback under load: nothing fails, the same bytes", "all pass", measure_r5),
+    Row("R10", "the store is down, hung, slow or lying: answers go on, labelled", "all pass", measure_r10),
+    Row("R12", "a release that is too old is not personal", "all pass", measure_r12),
     Row("R13", "two publishers at once: one wins, the other says so", "all pass", measure_r13),
     Row("R14", "each crafted bad release trips the gate", "all pass", measure_r14),
     Row("R16", "20 x 500 random operations against a dictionary", "all pass", measure_r16),
     Row("S1", "nothing unpickles or evaluates; malicious files are refused", "all pass", measure_s1),
+    Row("S2", "no path leads outside", "all pass", measure_s2),
+    Row("S3", "tokens, body limits, no compressed bodies", "all pass", measure_s3),
+    Row("C1", "consent: what is unknown fails closed", "all pass", measure_c1),
     Row("E1", "measures agree with independent oracles to 1e-9", "all pass", measure_e1),
     Row("E2", "what arrives after the cut-off changes nothing", "all pass", measure_e2),
+    Row("I1", "OpenRTB 2.6: bids, 204, 400", "all pass", measure_i1),
     Row("I3", "eligibility is as a naive oracle says; lists fill up", "0 differences", measure_i3),
     Row("I4", "blending keeps quotas and caps, the same in every process", "all pass", measure_i4),
+    Row("L1", "advertiser lookup beside a bare read", "p99 <= 2.5x, peak >= 0.6x", measure_l1),
+    Row("L5", "three times the peak", "goodput >= 0.8, the rest 503", measure_l5),
+    Row("L6", "releases come and go under load", "0 failed, 0 mixed", measure_l6),
+    Row("L7", "SIGTERM under load", "exit 0 in 10 s", measure_l7),
     Row("L3", "a lookup in the embedded store, 1 M users", "p50 <= 10 us, p99 <= 50 us", measure_l3),
     Row("L9", "the whole pipeline; a run again with nothing new", "<= 8 GB; <= 10 s", measure_l9),
 )
+if IS_LONG:
+    ROWS = (*ROWS, Row("L8", "a soak: memory, descriptors and threads stay", "< 1 MB/h, flat", measure_l8))
 
 
-def main(names: list[str]) -> int:
+def main(asked: list[str]) -> int:
+    names = [name for name in asked if name != "--long"]
     unknown = sorted(set(names) - {row.name for row in ROWS})
     if unknown:
         print(f"rows are {', '.join(row.name for row in ROWS)}; {unknown} arrived", file=sys.stderr)

@@ -1,13 +1,10 @@
 """Lists that a peer wrote, held to the protocol of record like any system of ours.
 
 A peer is a script of `benchmarks/peers` run by the Python of an environment of its own: `PYTHON SCRIPT TRAIN
-FOLDER --history NAME=FILE ...`; TRAIN and each FILE are Parquet with user_id, item_id and pos. It learns a
-round from TRAIN for each line of standard input and then lists every user of each history in
-`FOLDER/lists-ROUND-NAME.parquet`: user_id, item_id, rank (from 1) and is_filtered, whether what is in the
-history was left out. Which round is reported is chosen on validation, as for our own models.
+FOLDER --history NAME=FILE ...`, as `benchmarks/peers/protocol.py` says. Which round is reported is chosen on
+validation, as for our own models.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -23,11 +20,11 @@ from scipy.sparse import csr_matrix  # type: ignore[import-untyped, unused-ignor
 
 from forecart import artifacts
 from forecart.evaluation.targets import MODEL, TargetData, measure_target, tabulate_target
-from forecart.model.settings import ModelSettings
 from forecart.observe import Reporter
 from forecart.sequences.vocabulary import FIRST_INDEX
 
-RECTOOLS: Final = Path(__file__).parent / "peers" / "rectools_sasrec.py"
+SHARED: Final = ("protocol.py", "indexed.py")
+"""What scripts of peers stand on, beside them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +97,8 @@ class Peer:
     def learn(self, train: Path, histories: Mapping[str, Path], *, reporter: Reporter) -> None:
         """Runs the peer, where the same script has not ended well on the same files before.
 
+        Another commit of a checkout is not noticed: its folder must go for the peer to learn again.
+
         Args:
             train: the sequences it learns from.
             histories: by name, the sequences whose users it lists.
@@ -108,7 +107,9 @@ class Peer:
         Raises:
             RuntimeError: it ended with an error.
         """
-        files = [Path(self.command[1]), train, *histories.values()]
+        script = Path(self.command[1])
+        shared = [path for name in SHARED if (path := script.with_name(name)).exists()]
+        files = [script, *shared, train, *histories.values()]
         hashes = [artifacts.hash_file(path) for path in files]
         key = artifacts.hash_value([self.command, self.num_rounds, sorted(histories), hashes])
         is_done = artifacts.is_stage_complete(self.folder, key)
@@ -177,30 +178,3 @@ class Peer:
             table = tabulate_target(data, measured, num_samples=2)[pool]["model"]
             values.append(float(table[metric]))
         return 1 + int(np.argmax(values)), values
-
-
-def add_peer_options(parser: argparse.ArgumentParser) -> None:
-    """Adds which peer there is, and how long it learns."""
-    parser.add_argument("--peer", type=Path, help="Python of an environment with RecTools")
-    parser.add_argument("--rounds", type=int, default=5, help="of the peer")
-    parser.add_argument("--epochs-a-round", type=int, default=4, help="of the peer")
-
-
-def rectools_peer(asked: argparse.Namespace, folder: Path, model: ModelSettings | None = None) -> Peer:
-    """Returns RecTools' eSASRec as the options ask for it.
-
-    Args:
-        asked: with the options of `add_peer_options`.
-        folder: of its lists.
-        model: whose width, depth, heads and length it takes; the defaults of its script without.
-    """
-    command = [str(asked.peer), str(RECTOOLS), "--epochs-a-round", str(asked.epochs_a_round)]
-    if model is not None:
-        shape = {
-            "--width": model.width,
-            "--num-layers": model.num_layers,
-            "--num-heads": model.num_heads,
-            "--length": model.history_length,
-        }
-        command += [word for option, value in shape.items() for word in (option, str(value))]
-    return Peer("rectools_esasrec", command, asked.rounds, folder)

@@ -11,7 +11,6 @@ is chosen on the four November cuts, as our settings were. Prints and writes
 
 import argparse
 import json
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +20,8 @@ import polars as pl
 
 from benchmarks.complete_journey import NOVEMBER, build_config
 from benchmarks.figures import METRICS, RESULTS, pick_table
-from benchmarks.peer_lists import Peer, add_peer_options, rectools_peer
+from benchmarks.known_peers import AskedPeer
+from benchmarks.peer_lists import Peer
 from forecart import artifacts
 from forecart.baselines.conversions import read_conversions
 from forecart.config import to_us
@@ -33,6 +33,7 @@ from forecart.workflow import Workflow
 # Not `repeat`: what a user has converted with may stand below the peer's top 100 of everything, where its
 # lists end, while ours goes on to the last of them.
 POOLS: Final = ("all", "novel")
+PEER: Final = "rectools_esasrec"
 SESSION_LENGTH: Final = 200  # the default of the peer's script
 
 
@@ -96,7 +97,8 @@ def learn(
         artifacts.write_parquet(files[name], read_baskets(data, cut_us))
     sessions = cut_sessions(pl.read_parquet(files[names[to_us(cuts[0])]]))
     artifacts.write_parquet(folder / "sessions.parquet", sessions)
-    peer = replace(rectools_peer(asked, folder), num_rounds=num_rounds)
+    command = AskedPeer(PEER, str(asked.peer)).command()
+    peer = Peer(PEER, [*command, "--epochs-a-round", str(asked.epochs_a_round)], num_rounds, folder)
     peer.learn(folder / "sessions.parquet", files, reporter=reporter)
     return peer, data, names
 
@@ -135,9 +137,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=3, help="of our models")
-    add_peer_options(parser)
+    parser.add_argument("--peer", type=Path, help="Python of an environment with RecTools")
     # A household has hundreds of baskets: the peer is at its best after a few epochs, then learns by heart.
-    parser.set_defaults(rounds=6, epochs_a_round=1)
+    parser.add_argument("--rounds", type=int, default=6, help="of the peer")
+    parser.add_argument("--epochs-a-round", type=int, default=1, help="of the peer")
     parser.add_argument("--output", type=Path, default=Path("runs/demo"))
     asked = parser.parse_args()
     if asked.peer is None:

@@ -1,17 +1,19 @@
-"""How fast beside a peer, in one run: `python -m benchmarks.speed FILE --name ml-1m --peer PEER/bin/python`.
+"""How fast beside peers, in one run: `python -m benchmarks.speed FILE --name ml-1m --peer NAME=PYTHON`.
 
 FILE is Parquet with user_id, item_id and pos. The last two events of each user are put aside; forecart and
-the peer learn from the same rest, on one thread each, in turns of an epoch: while one works the other waits.
-After each turn both list the top 100 of every user without the seen ones, and NDCG@10 of the last event but
-one (validation) is taken from those lists by the same code. forecart stops when it has reached the goal, the
-peer when it has or when it has spent `--patience` times the CPU-seconds that forecart needed. The peer runs
-in an environment of its own (`benchmarks/peers/rectools_sasrec.py` says which); without `--peer` there is
+the peers learn from the same rest, on one thread each, in turns: while one works the others wait. A turn is
+an epoch, or of a peer `--round-cpu-s` CPU-seconds, which bounds its cost where an epoch takes long. After
+each turn everybody's top 100 without the seen ones are listed, and NDCG@10 of the last event but one
+(validation) is taken from those lists by the same code. forecart stops when it has reached the goal, a peer
+when it has or when it has spent `--patience` times the CPU-seconds that forecart needed. `--peer` may be
+repeated; each runs in an environment of its own, which its script in `benchmarks/peers` says how to make, and
+options after PYTHON are the script's: `--peer 'pmixer_sasrec=PYTHON --checkout PATH'`. Without it there is
 only forecart.
 
 What to know when reading the figures: forecart's settings were chosen on these validation events (docs/log.md
-says of how many), the peer has its own defaults but for width, depth, heads and length; one seed each.
-forecart's clock begins with the file, the peer's with the call of fit. Writes `speed-NAME.json`, settings
-included.
+says of how many), a peer has its own defaults but for width, depth, heads and length; one seed each.
+forecart's clock begins with the file, a peer's with its first step (of RecTools with the call of fit). Writes
+`speed-NAME.json`, settings included.
 """
 
 import argparse
@@ -30,7 +32,7 @@ from typing import Any
 import polars as pl
 
 from benchmarks.figures import RESULTS
-from benchmarks.peer_lists import RECTOOLS
+from benchmarks.known_peers import add_peers, check_names
 from forecart import artifacts
 from forecart.bench import NUM_PREDICTED, hide_latest, num_after
 from forecart.evaluation.provenance import read_provenance
@@ -84,6 +86,11 @@ class Competitor:
             self._process.communicate()
         self._stderr.close()
 
+    @property
+    def spent_cpu_s(self) -> float:
+        """CPU-seconds of learning so far."""
+        return float(self.rounds[-1]["fit_cpu_s"]) if self.rounds else 0.0
+
     def first_with(self, ndcg: float) -> dict[str, Any] | None:
         """Returns the first round whose lists reach this NDCG@10."""
         return next((one for one in self.rounds if one["ndcg_at_10"] >= ndcg), None)
@@ -105,19 +112,20 @@ def split_sequences(path: Path, train: Path) -> pl.DataFrame:
     return rows.filter(num_after() == 1).select("user_id", "item_id")
 
 
-def race(ours: Competitor, peer: Competitor | None, *, goal: float, patience: float) -> None:
-    """Turn by turn until forecart has the goal; then the peer alone until it has, or has spent enough."""
-    while ours.first_with(goal) is None:
-        if ours.run_round() is None:
-            break
-        if peer is not None and peer.first_with(goal) is None:
-            peer.run_round()
-    if peer is None:
-        return
+def race(ours: Competitor, peers: Sequence[Competitor], *, goal: float, patience: float) -> None:
+    """Turn by turn until forecart has the goal; then the peers until each has, or has spent enough."""
+    waiting = list(peers)
+
+    def run_turn() -> None:
+        for peer in tuple(waiting):
+            if peer.run_round() is None or peer.first_with(goal) is not None:
+                waiting.remove(peer)
+
+    while ours.first_with(goal) is None and ours.run_round() is not None:
+        run_turn()
     spent = (ours.first_with(goal) or ours.rounds[-1])["fit_cpu_s"]
-    while peer.first_with(goal) is None and peer.rounds[-1]["fit_cpu_s"] < patience * spent:
-        if peer.run_round() is None:
-            break
+    while waiting := [peer for peer in waiting if peer.spent_cpu_s < patience * spent]:
+        run_turn()
 
 
 def summarise(competitor: Competitor, goal: float) -> dict[str, Any]:
@@ -140,6 +148,43 @@ def summarise(competitor: Competitor, goal: float) -> dict[str, Any]:
     }
 
 
+def compare(ours: Competitor, peers: Sequence[Competitor], goal: float) -> dict[str, Any]:
+    """Returns the summary of everyone, how many times a peer's speed ours is, and what the goal took each."""
+    summaries = {one.name: summarise(one, goal) for one in (ours, *peers)}
+    own = summaries.pop(ours.name)
+    return {
+        "goal": goal,
+        ours.name: own,
+        "peers": summaries,
+        "ratios": {
+            name: {speed: own[speed] / summary[speed] for speed in ("users_per_s", "users_per_cpu_s")}
+            for name, summary in summaries.items()
+        },
+        "cpu_s_to_goal": {
+            name: summary["cpu_s_to_goal"] for name, summary in ((ours.name, own), *summaries.items())
+        },
+    }
+
+
+def start(asked: argparse.Namespace, folder: Path) -> tuple[Competitor, list[Competitor]]:
+    """Returns forecart and the peers, all waiting for their first turn."""
+    train = folder / "train.parquet"
+    target = split_sequences(asked.file, train)
+    module = [sys.executable, "-m", "benchmarks.peers.forecart_sequences", train, folder / "forecart"]
+    settings = ["--model", asked.model, "--training", asked.training]
+    ours = Competitor("forecart", [*module, *settings], folder / "forecart", target)
+    peers = [
+        Competitor(
+            peer.name,
+            [*peer.command(round_cpu_s=asked.round_cpu_s), train, folder / peer.name],
+            folder / peer.name,
+            target,
+        )
+        for peer in asked.peer
+    ]
+    return ours, peers
+
+
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
@@ -147,7 +192,8 @@ def main() -> None:
     )
     parser.add_argument("file", type=Path)
     parser.add_argument("--name", required=True, help="of the data set")
-    parser.add_argument("--peer", type=Path, help="the Python of the environment that has RecTools")
+    add_peers(parser)
+    parser.add_argument("--round-cpu-s", type=float, help="of a peer's turn, in place of an epoch")
     parser.add_argument("--goal", type=float, default=0.18, help="validation NDCG@10")
     parser.add_argument("--patience", type=float, default=5.0, help="times the CPU-seconds of forecart")
     parser.add_argument("--model", default="{}", help="forecart's settings as JSON, over the chosen ones")
@@ -155,42 +201,25 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="runs/speed-NAME by default")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are written")
     asked = parser.parse_args()
+    check_names(parser, asked.peer)
     if not asked.file.exists():
         print(f"skipped: there are no sequences at {asked.file}")
         return
     folder = asked.output or Path("runs") / f"speed-{asked.name}"
-    train = folder / "train.parquet"
     # A race begins at the start: nothing that an earlier one has learned is gone on with.
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    target = split_sequences(asked.file, train)
-    module = [sys.executable, "-m", "benchmarks.peers.forecart_sequences", train, folder / "forecart"]
-    settings = ["--model", asked.model, "--training", asked.training]
-    ours = Competitor("forecart", [*module, *settings], folder / "forecart", target)
-    peer = None
-    if asked.peer is not None:
-        peer = Competitor("RecTools", [asked.peer, RECTOOLS, train, folder / "peer"], folder / "peer", target)
+    ours, peers = start(asked, folder)
     try:
-        race(ours, peer, goal=asked.goal, patience=asked.patience)
+        race(ours, peers, goal=asked.goal, patience=asked.patience)
     finally:
-        for one in (ours, peer):
-            if one is not None:
-                one.stop()
-    result: dict[str, Any] = {
-        "provenance": read_provenance(),
-        "goal": asked.goal,
-        "forecart": summarise(ours, asked.goal),
-    }
-    if peer is not None:
-        result["peer"] = summarise(peer, asked.goal)
-        for name in ("users_per_s", "users_per_cpu_s"):
-            result[f"ratio_{name}"] = result["forecart"][name] / result["peer"][name]
+        for one in (ours, *peers):
+            one.stop()
+    result = {"provenance": read_provenance(), **compare(ours, peers, asked.goal)}
     artifacts.write_json(asked.results / f"speed-{asked.name}.json", result)
-    shown = {
-        name: {k: v for k, v in one.items() if k != "rounds"} if isinstance(one, dict) else one
-        for name, one in result.items()
-    }
-    print(json.dumps(shown, indent=2))
+    for one in (ours, *peers):
+        summary = {key: value for key, value in summarise(one, asked.goal).items() if key != "rounds"}
+        print(one.name, json.dumps(summary))
 
 
 if __name__ == "__main__":

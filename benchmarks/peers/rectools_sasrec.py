@@ -1,42 +1,38 @@
-"""RecTools' transformer as a peer: trains round by round, writes everyone's list after each. Own environment.
+"""RecTools' transformers as peers (`protocol.py`).
 
     python -m venv PEER; PEER/bin/pip install torch "rectools[torch]" polars pyarrow
     yes | PEER/bin/python benchmarks/peers/rectools_sasrec.py TRAIN.parquet OUTPUT
 
-TRAIN has user_id, item_id, pos. Each line on standard input is a round: some epochs, then
-`OUTPUT/lists-R.parquet` with user_id, item_id, rank (from 1) of every user, seen items left out, and a line
-of JSON on standard output that says what it took so far: CPU-seconds of fitting alone, seconds of
-recommending alone, the peak memory. `--layers ligr` is the paper's eSASRec but for the loss: full softmax by
-default, the faster one to any quality on a catalogue of a few thousand items. With `--history NAME=FILE` the
-lists are those of the users of FILE, what comes next after it, written to `OUTPUT/lists-R-NAME.parquet` with
-the column is_filtered: once with and once without the items of the history (`benchmarks/peer_lists.py`);
-num_listed says of how many users.
+`--model sasrec --layers ligr` is the paper's eSASRec but for the loss: full softmax by default, the faster
+one to any quality on a catalogue of a few thousand items; `--loss sampled_softmax` is the paper's.
+`--model hstu` is RecTools' HSTU without its attention to time: sequences have an order and no times, and the
+dates that RecTools asks for are made from it, one hour an event. A round that ends within an epoch is
+followed by a new epoch, its users in another order: RecTools has the loop.
 """
 
 import argparse
-import json
-import resource
-import sys
-import time
 import warnings
-from importlib import metadata
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import polars as pl
 import torch
-from pytorch_lightning import Trainer, seed_everything
+from protocol import IsOver, add_shape, build_parser, read_rows, read_versions, serve
+from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from rectools import Columns
 from rectools.dataset import Dataset
-from rectools.models import SASRecModel
+from rectools.models import HSTUModel, SASRecModel
 from rectools.models.nn.transformers.ligr import LiGRLayers
 from rectools.models.nn.transformers.sasrec import SASRecTransformerLayers
 
 LAYERS = {"ligr": LiGRLayers, "sasrec": SASRecTransformerLayers}
+MAX_EPOCHS = 10_000
+"""More than a round ever has: it ends by itself."""
 
 
-def read_dataset(path: Path) -> Dataset:
-    rows = pl.read_parquet(path, columns=["user_id", "item_id", "pos"])
+def read_dataset(rows: pl.DataFrame) -> Dataset:
+    """Returns rows (user_id, item_id, pos) as RecTools takes them."""
     times = pd.Timestamp("2000-01-01") + pd.to_timedelta(rows["pos"].to_numpy(), unit="h")
     frame = {
         Columns.User: rows["user_id"].to_numpy(),
@@ -47,113 +43,103 @@ def read_dataset(path: Path) -> Dataset:
     return Dataset.construct(pd.DataFrame(frame))
 
 
-def build_model(asked: argparse.Namespace) -> SASRecModel:
+class EndOfRound(Callback):
+    """Stops the trainer where a function of it says so after a batch.
+
+    RecTools copies its trainer and this with it, but not a function.
+    """
+
+    def __init__(self, is_over: Any) -> None:
+        self.is_over = is_over
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
+        """Called by the trainer."""
+        trainer.should_stop = self.is_over(trainer)
+
+
+def build_model(asked: argparse.Namespace, callback: EndOfRound) -> SASRecModel | HSTUModel:
+    """Returns the model as the options ask for it."""
+
     def trainer() -> Trainer:
         return Trainer(
-            max_epochs=asked.epochs_a_round,
+            max_epochs=MAX_EPOCHS,
             accelerator="cpu",
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            callbacks=[callback],
         )
 
-    return SASRecModel(
-        n_blocks=asked.num_layers,
-        n_heads=asked.num_heads,
-        n_factors=asked.width,
-        session_max_len=asked.length,
-        dropout_rate=asked.dropout,
-        lr=asked.learning_rate,
-        batch_size=asked.batch_size,
-        loss=asked.loss,
-        n_negatives=asked.num_negatives,
-        transformer_layers_type=LAYERS[asked.layers],
-        get_trainer_func=trainer,
-        recommend_torch_device="cpu",
-    )
+    settings = {
+        "n_blocks": asked.num_layers,
+        "n_heads": asked.num_heads,
+        "n_factors": asked.width,
+        "session_max_len": asked.length,
+        "dropout_rate": asked.dropout,
+        "lr": asked.learning_rate,
+        "batch_size": asked.batch_size,
+        "loss": asked.loss,
+        "n_negatives": asked.num_negatives,
+        "get_trainer_func": trainer,
+        "recommend_torch_device": "cpu",
+    }
+    if asked.model == "hstu":
+        return HSTUModel(**settings, relative_time_attention=False)
+    return SASRecModel(**settings, transformer_layers_type=LAYERS[asked.layers])
 
 
-def recommend(
-    model: SASRecModel, dataset: Dataset, top_k: int, *, is_filtered: bool, on_unlistable: str = "raise"
-) -> pl.DataFrame:
-    """Returns user_id, item_id, rank, is_filtered of every user of the dataset.
+class RecToolsLearner:
+    """RecTools by rounds (`protocol.Learner`)."""
 
-    A user whose history holds no item that was learned from cannot be listed: `on_unlistable` says whether
-    that is an error or such users are left out ("warn").
-    """
-    users = dataset.user_id_map.external_ids
-    found = model.recommend(
-        users, dataset, k=top_k, filter_viewed=is_filtered, on_unsupported_targets=on_unlistable
-    )
-    lists = {name: found[name].to_numpy() for name in ("user_id", "item_id", "rank")}
-    return pl.DataFrame(lists).with_columns(is_filtered=pl.lit(is_filtered))
+    def __init__(self, asked: argparse.Namespace) -> None:
+        self.learned_from = read_dataset(read_rows(asked.train))
+        self.num_batches, self.epochs = 0, 0.0
+
+        def count(trainer: Trainer) -> bool:
+            self.num_batches += 1
+            self.epochs = self.num_batches / trainer.num_training_batches
+            return self.is_over(self.epochs)
+
+        self.model = build_model(asked, EndOfRound(count))
+
+    def prepare(self, rows: pl.DataFrame) -> Dataset:
+        """Returns rows as RecTools takes them."""
+        return read_dataset(rows)
+
+    def learn(self, is_over: IsOver) -> None:
+        """Goes on with the fit until the round is over."""
+        self.is_over = is_over
+        self.model.fit_partial(self.learned_from, min_epochs=0, max_epochs=MAX_EPOCHS)
+
+    def recommend(self, history: Dataset, *, top_k: int, filters: Sequence[bool]) -> pl.DataFrame:
+        """Returns user_id, item_id, rank, is_filtered; who did nothing that was learned from is left out."""
+        users, frames = history.user_id_map.external_ids, []
+        for is_filtered in filters:
+            found = self.model.recommend(
+                users, history, k=top_k, filter_viewed=is_filtered, on_unsupported_targets="warn"
+            )
+            lists = {name: found[name].to_numpy() for name in ("user_id", "item_id", "rank")}
+            frames.append(pl.DataFrame(lists).with_columns(is_filtered=pl.lit(is_filtered)))
+        return pl.concat(frames)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("train", type=Path)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--layers", choices=LAYERS, default="ligr")
+    """Runs the command line."""
+    parser = build_parser(__doc__)
+    add_shape(parser)
+    parser.add_argument("--model", choices=("sasrec", "hstu"), default="sasrec")
+    parser.add_argument("--layers", choices=LAYERS, default="ligr", help="of --model sasrec")
     parser.add_argument("--loss", default="softmax")
     parser.add_argument("--num-negatives", type=int, default=256)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--num-layers", type=int, default=2)
-    parser.add_argument("--num-heads", type=int, default=4)
-    parser.add_argument("--length", type=int, default=200)
     parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--epochs-a-round", type=int, default=1)
-    parser.add_argument("--top-k", type=int, default=100)
-    parser.add_argument("--history", action="append", default=[], metavar="NAME=FILE")
-    parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     warnings.filterwarnings("ignore")
     seed_everything(asked.seed, verbose=False)
-    asked.output.mkdir(parents=True, exist_ok=True)
-    dataset = read_dataset(asked.train)
-    histories = {
-        name: read_dataset(Path(path)) for name, path in (one.split("=", 1) for one in asked.history)
-    }
-    model, fit_cpu_s = build_model(asked), 0.0
-    for number, _ in enumerate(sys.stdin, 1):
-        started_s = time.process_time()
-        model.fit_partial(dataset, min_epochs=asked.epochs_a_round, max_epochs=asked.epochs_a_round)
-        fit_cpu_s += time.process_time() - started_s
-        took: dict[str, float] = {}
-        num_listed: dict[str, int] = {}
-        if histories:
-            for name, history in histories.items():
-                both = [
-                    recommend(model, history, asked.top_k, is_filtered=one, on_unlistable="warn")
-                    for one in (False, True)
-                ]
-                num_listed[name] = both[0]["user_id"].n_unique()
-                pl.concat(both).write_parquet(asked.output / f"lists-{number}-{name}.parquet")
-        else:
-            started_s, started_cpu_s = time.perf_counter(), time.process_time()
-            lists = recommend(model, dataset, asked.top_k, is_filtered=True)
-            took["recommend_s"] = time.perf_counter() - started_s
-            took["recommend_cpu_s"] = time.process_time() - started_cpu_s
-            lists.drop("is_filtered").write_parquet(asked.output / f"lists-{number}.parquet")
-        line = {
-            "round": number,
-            "epochs": number * asked.epochs_a_round,
-            "fit_cpu_s": fit_cpu_s,
-            **took,
-            "num_users": len(dataset.user_id_map.external_ids),
-            "num_listed": num_listed,
-            "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-            "versions": {name: metadata.version(name) for name in ("RecTools", "torch", "pytorch-lightning")},
-            "num_threads": torch.get_num_threads(),
-            "settings": {
-                name: value for name, value in vars(asked).items() if isinstance(value, int | float | str)
-            },
-        }
-        print(json.dumps(line), flush=True)
+    versions = read_versions(["RecTools", "torch", "pytorch-lightning"])
+    serve(asked, RecToolsLearner(asked), versions=versions, num_threads=torch.get_num_threads())
 
 
 if __name__ == "__main__":

@@ -95,9 +95,14 @@ class BenchRun:
     @property
     def train_s(self) -> float:
         """Seconds that the steps of the first model took, whichever process they were in."""
-        folder = self.workflow.plan.model_folder("advertiser")
-        curve: list[dict[str, Any]] = artifacts.read_json(folder / artifacts.MANIFEST)["curve"]
-        return sum((float(entry["elapsed_s"]) for entry in curve), 0.0)
+        return read_train_s(self.workflow)
+
+
+def read_train_s(workflow: Workflow) -> float:
+    """Returns the seconds that the steps of the first model of a run that has learned took."""
+    folder = workflow.plan.model_folder("advertiser")
+    curve: list[dict[str, Any]] = artifacts.read_json(folder / artifacts.MANIFEST)["curve"]
+    return sum((float(entry["elapsed_s"]) for entry in curve), 0.0)
 
 
 def lay_over(settings: Settings, changes: Settings) -> Settings:

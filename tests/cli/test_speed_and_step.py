@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from benchmarks.speed import Competitor, measure_lists, race, summarise
+from benchmarks.speed import Competitor, compare, measure_lists, race, summarise
 from benchmarks.step import count_products
 
 PEER = """
@@ -25,14 +25,14 @@ for number, _ in enumerate(sys.stdin, 1):
 
 @pytest.fixture
 def competitors(tmp_path):
-    """Two systems that find nothing, take ten CPU-seconds a round and die in the third."""
+    """Three systems that find nothing, take ten CPU-seconds a round and die in the third."""
     script, train = tmp_path / "peer.py", tmp_path / "train.parquet"
     script.write_text(PEER)
     pl.DataFrame({"user_id": [1], "item_id": [7]}).write_parquet(train)
     target = pl.DataFrame({"user_id": [1], "item_id": [8]})
     made = [
         Competitor(name, [sys.executable, script, train, tmp_path / name], tmp_path / name, target)
-        for name in ("ours", "peer")
+        for name in ("ours", "peer", "other")
     ]
     yield made
     for one in made:
@@ -40,19 +40,41 @@ def competitors(tmp_path):
 
 
 def test_the_peer_goes_on_until_its_patience_ends_and_a_death_is_said(competitors):
-    ours, peer = competitors
+    ours, peer, _ = competitors
     ours.run_round()
     ours.rounds[0]["ndcg_at_10"] = 0.9
     peer.run_round()
-    race(ours, peer, goal=0.5, patience=0.5)
+    race(ours, [peer], goal=0.5, patience=0.5)
     assert len(ours.rounds) == len(peer.rounds) == 1
-    race(ours, peer, goal=0.5, patience=2.0)
+    race(ours, [peer], goal=0.5, patience=2.0)
     assert [one["fit_cpu_s"] for one in peer.rounds] == [10, 20]
     found = summarise(peer, 0.5)
     assert found["cpu_s_to_goal"] is None and found["cpu_s_per_epoch"] == 10
     assert (found["users_per_s"], found["users_per_cpu_s"], found["best_ndcg_at_10"]) == (4, 8, 0)
     with pytest.raises(RuntimeError, match=r"peer ended with 3.*stderr\.log"):
-        race(ours, peer, goal=0.5, patience=9.0)
+        race(ours, [peer], goal=0.5, patience=9.0)
+
+
+def test_all_race_in_one_run_and_each_peer_stops_by_itself(competitors, monkeypatch):
+    ours, peer, other = competitors
+    turns = []
+
+    def run_round(self, run=Competitor.run_round):
+        turns.append(self.name)
+        done = run(self)
+        # We get there in our second round, one peer in its first, the other never.
+        done["ndcg_at_10"] = {"ours": 0.25 * done["round"], "peer": 0.6, "other": 0.1}[self.name]
+        return done
+
+    monkeypatch.setattr(Competitor, "run_round", run_round)
+    race(ours, [peer, other], goal=0.5, patience=0.9)
+    assert turns == ["ours", "peer", "other", "ours", "other"]
+    found = compare(ours, [peer, other], 0.5)
+    assert found["cpu_s_to_goal"] == {"ours": 20, "peer": 10, "other": None}
+    assert found["peers"]["other"]["cpu_s_spent"] == 20
+    assert found["peers"]["other"]["best_ndcg_at_10"] == 0.1
+    assert found["ratios"]["other"] == {"users_per_s": 1, "users_per_cpu_s": 1}
+    assert list(found["peers"]) == ["peer", "other"] and found["ours"]["cpu_s_to_goal"] == 20
 
 
 def test_products_are_counted_by_shape():

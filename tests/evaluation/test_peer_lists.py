@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from benchmarks import peer_lists
-from benchmarks.peer_lists import Peer, rectools_peer
+from benchmarks import quality
+from benchmarks.known_peers import KNOWN_PEERS, AskedPeer, KnownPeer, check_names, read_peer
+from benchmarks.peer_lists import Peer
 from benchmarks.peers_complete_journey import SESSION_LENGTH, cut_sessions, read_baskets
-from benchmarks.quality import learn_peer
+from benchmarks.quality import learn_peer, tabulate
 
 from forecart.bench import BEFORE_LAST, LAST, build_config, read_sequences, write_events
 from forecart.config import to_us
@@ -120,7 +121,10 @@ def test_what_is_listed_is_learned_again_only_where_something_changed(ring, tmp_
     assert num_runs(peer=replace(peer, num_rounds=1)) == 6
     assert not peer.lists_path(2, "validation").exists()
     moved = script.rename(tmp_path / "moved.py")
-    assert num_runs(peer=replace(peer, command=[sys.executable, str(moved)])) == 7
+    peer = replace(peer, command=[sys.executable, str(moved)])
+    assert num_runs(peer=peer) == 7
+    (tmp_path / "protocol.py").write_text("# what scripts share\n")
+    assert num_runs(peer=peer) == num_runs(peer=peer) == 8
 
 
 def test_a_peer_that_ends_with_an_error_leaves_nothing_to_go_on_with(ring, tmp_path):
@@ -134,23 +138,45 @@ def test_a_peer_that_ends_with_an_error_leaves_nothing_to_go_on_with(ring, tmp_p
     assert not dying.lists_path(2, "validation").exists()
 
 
-def test_a_peer_takes_the_shape_of_our_model(tmp_path):
-    asked = argparse.Namespace(peer=Path("python"), rounds=3, epochs_a_round=2)
+def test_a_peer_takes_the_shape_of_our_model_and_what_the_command_line_says_last():
+    peer = read_peer("rectools_hstu=env/bin/python --length 4 --loss 'sampled softmax'")
     model = ModelSettings(width=32, num_layers=1, num_heads=2, history_length=8)
-    command = " ".join(rectools_peer(asked, tmp_path, model).command)
-    assert command.endswith("--epochs-a-round 2 --width 32 --num-layers 1 --num-heads 2 --length 8")
-    assert "--width" not in rectools_peer(asked, tmp_path).command
+    python, script, *options = peer.command(model=model, round_cpu_s=2.5)
+    assert (python, Path(script).name) == ("env/bin/python", "rectools_sasrec.py")
+    shape = ["--width", "32", "--num-layers", "1", "--num-heads", "2", "--length", "8"]
+    own = ["--length", "4", "--loss", "sampled softmax"]
+    assert options == ["--model", "hstu", *shape, "--round-cpu-s", "2.5", *own]
+    assert "--width" not in peer.command()
+    (*_, last) = read_peer("implicit_als=python").command(model=model, round_cpu_s=2.5)
+    assert last == "als"
+
+
+def test_scripts_of_known_peers_are_there():
+    assert all(Path(AskedPeer(name, "python").command()[1]).is_file() for name in KNOWN_PEERS)
+
+
+@pytest.mark.parametrize("text", ["python", "nobody=python", "replay_sasrec=", "replay_sasrec"])
+def test_a_peer_that_nobody_knows_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"NAME=PYTHON.*pmixer_sasrec"):
+        read_peer(text)
+
+
+def test_a_peer_named_twice_is_refused(capsys):
+    peers = [AskedPeer("replay_sasrec", "python"), AskedPeer("replay_sasrec", "python3")]
+    with pytest.raises(SystemExit):
+        check_names(argparse.ArgumentParser(), peers)
+    assert "replay_sasrec arrived more often" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("is_validation", [True, False])
 def test_a_peer_reads_what_comes_before_the_ranked_event(workflow, tmp_path, monkeypatch, is_validation):
-    monkeypatch.setattr(peer_lists, "RECTOOLS", Path(peer_of(tmp_path).command[1]))
-    asked = argparse.Namespace(
-        peer=sys.executable, rounds=2, epochs_a_round=4, file=tmp_path / "sequences.parquet"
-    )
-    asked.validation = is_validation
-    scorer, facts = learn_peer(asked, tmp_path, workflow)
-    read = {name: pl.read_parquet(tmp_path / "peer" / f"{name}.parquet") for name in ("validation", "test")}
+    monkeypatch.setitem(KNOWN_PEERS, "lister", KnownPeer(peer_of(tmp_path).command[1]))
+    monkeypatch.setattr(quality, "read_train_s", lambda workflow: 30.0)
+    monkeypatch.setattr(quality.torch, "get_num_threads", lambda: 2)
+    file = tmp_path / "sequences.parquet"
+    asked = argparse.Namespace(rounds=2, peer_cpu_s=None, file=file, validation=is_validation)
+    scorer, facts = learn_peer(AskedPeer("lister", sys.executable), asked, tmp_path, workflow)
+    read = {name: pl.read_parquet(tmp_path / "peers" / f"{name}.parquet") for name in ("validation", "test")}
     num_known = {"validation": LENGTH - 2, "test": LENGTH - 1}
     for name, rows in read.items():
         counted = rows.group_by("user_id").agg(pl.len(), pl.col("pos").max())
@@ -158,6 +184,8 @@ def test_a_peer_reads_what_comes_before_the_ranked_event(workflow, tmp_path, mon
         assert set(counted.select("len", "pos").rows()) == {(num_known[name], num_known[name] - 1)}
     assert (facts["epochs"], facts["validation_ndcg_at_10"]) == (4, [1.0, 1.0])
     assert facts["its_line"]["round"] == 1
+    # As long as our steps took on both threads.
+    assert facts["cpu_s_given"] == 60
     (cut_us,) = scorer.score_UN
     assert cut_us == to_us(BEFORE_LAST if is_validation else LAST)
     data = workflow.target_data("advertiser", [])
@@ -166,6 +194,20 @@ def test_a_peer_reads_what_comes_before_the_ranked_event(workflow, tmp_path, mon
     item = data.vocabulary.index(ranked["item_id"].cast(pl.String))
     # Round 1 lists first the last seen and what nobody knows, then what comes next.
     assert (scorer.score_at(cut_us, user)[np.arange(80), item] == np.float32(1 / 3)).all()
+
+
+def test_the_tables_are_rows_of_system_and_metric():
+    interval = {"mean": 0.5, "ci_low": 0.25, "ci_high": 0.75}
+    kept = {
+        "mean": {"model": {"ndcg_at_10": 0.75}, "lister": {"ndcg_at_10": 0.25}},
+        "difference": {"ndcg_at_10": {"lister": interval}},
+    }
+    found = tabulate({"seen_kept": kept, "seen_filtered": {"mean": {}, "difference": {}}})
+    assert found.columns == ["table", "system", "metric", "mean", "difference", "ci_low", "ci_high"]
+    assert found.rows() == [
+        ("seen_kept", "model", "ndcg_at_10", 0.75, None, None, None),
+        ("seen_kept", "lister", "ndcg_at_10", 0.25, 0.5, 0.25, 0.75),
+    ]
 
 
 def test_baskets_are_the_distinct_advertisers_of_a_time_before_the_cut(tmp_path):

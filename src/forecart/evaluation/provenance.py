@@ -5,6 +5,7 @@ Takes nothing but the environment and the folders of a run; gives plain values f
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -80,7 +81,8 @@ def _memory_gb() -> float:
 def _command() -> str:
     """The command line, without the folders of whoever ran it."""
     words = [Path(word).name if Path(word).is_absolute() else word for word in sys.orig_argv]
-    return " ".join(words)
+    # Of a path within a word too, such as `--option=PATH`.
+    return re.sub(r"(?<=[=\s])/(?:[^/\s]*/)*", "", " ".join(words))
 
 
 def _commit() -> str:
