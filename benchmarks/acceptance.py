@@ -184,7 +184,7 @@ def measure_i1() -> Outcome:
 
 
 def measure_i3() -> Outcome:
-    return count_tests("tests/ads/test_eligibility.py", least=14)
+    return count_tests("tests/ads/test_ads_eligibility.py", least=14)
 
 
 def measure_i4() -> Outcome:
