@@ -202,10 +202,10 @@ def measure_l1(world: World, *, seconds: float) -> dict[str, Any]:
             reports[name].append(asyncio.run(drive_open(target, rate=RATE, duration_s=turn_s, seed=turn)))
     peaks: dict[str, list[float]] = {name: [] for name in kinds}
     cpu_us: dict[str, list[float]] = {name: [] for name in kinds}
-    for _ in range(5):
+    for _ in range(10):
         for name, target in kinds.items():
             before_s = world.cpu_s()
-            report = asyncio.run(drive_closed(target, connections=CONNECTIONS, duration_s=3))
+            report = asyncio.run(drive_closed(target, connections=CONNECTIONS, duration_s=2))
             peaks[name].append(report.rate())
             cpu_us[name].append((world.cpu_s() - before_s) * 1e6 / report.num_answers)
     open_loop = {name: merge(found) for name, found in reports.items()}
@@ -217,11 +217,11 @@ def measure_l1(world: World, *, seconds: float) -> dict[str, Any]:
             round(p99_of(ours) / p99_of(bare), 2)
             for ours, bare in zip(reports["advertisers"], reports["bare"], strict=True)
         ],
-        "peak_rps": {name: statistics.median(found) for name, found in peaks.items()},
-        "cpu_us_a_request": {name: statistics.median(found) for name, found in cpu_us.items()},
-        "peak_ratio": statistics.median(
-            ours / bare for ours, bare in zip(peaks["advertisers"], peaks["bare"], strict=True)
-        ),
+        # What else the machine does only takes away: the best of ten turns is the peak.
+        "peak_rps": {name: max(found) for name, found in peaks.items()},
+        "peak_ratio": max(peaks["advertisers"]) / max(peaks["bare"]),
+        "rps_by_turn": {name: [round(one) for one in found] for name, found in peaks.items()},
+        "cpu_us_a_request": {name: min(found) for name, found in cpu_us.items()},
     }
 
 

@@ -217,9 +217,10 @@ def main() -> None:
             one.stop()
     result = {"provenance": read_provenance(), **compare(ours, peers, asked.goal)}
     artifacts.write_json(asked.results / f"speed-{asked.name}.json", result)
+    print(f"run: {json.dumps(result['provenance'])}")
     for one in (ours, *peers):
         summary = {key: value for key, value in summarise(one, asked.goal).items() if key != "rounds"}
-        print(one.name, json.dumps(summary))
+        print(f"{one.name}, in all: {json.dumps(summary)}")
 
 
 if __name__ == "__main__":

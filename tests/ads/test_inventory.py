@@ -5,7 +5,7 @@ import json
 import polars as pl
 import pytest
 from tests.ads.small_inventory import ADVERTISERS, ITEMS, read_inventory
-from tests.ads.test_eligibility import simple
+from tests.ads.test_ads_eligibility import simple
 
 from forecart.ads.inventory import Inventory, UpdateFollower
 from forecart.ads.journey import ADS_PER_COUPON, write_journey_inventory

@@ -319,9 +319,16 @@ def test_the_speed_benchmark_finds_the_planted_order_from_the_lists_alone(sequen
     words = ["--goal", "0.5", "--results", str(tmp_path)]
     folder = tmp_path / "race"
     printed = run_benchmark(sequences, folder, *words, name="speed")
-    found = json.loads(printed[printed.index("\n{") :])["forecart"]
+    kept = json.loads((tmp_path / "speed-ring.json").read_text())
+    found = kept["forecart"]
     assert found["best_ndcg_at_10"] > 0.5 and 0 < found["cpu_s_to_goal"] == found["cpu_s_spent"]
-    assert json.loads((tmp_path / "speed-ring.json").read_text())["goal"] == 0.5
+    assert kept["goal"] == 0.5 and kept["cpu_s_to_goal"] == {"forecart": found["cpu_s_to_goal"]}
+    told, where = (
+        json.loads(re.search(rf"^{name}: (.*)$", printed, re.MULTILINE)[1])
+        for name in ("forecart, in all", "run")
+    )
+    assert told == {key: value for key, value in found.items() if key != "rounds"}
+    assert where == kept["provenance"]
     seen = pl.read_parquet(folder / "train.parquet").select(pl.col("user_id", "item_id").cast(pl.String))
     lists = pl.read_parquet(folder / "forecart" / "lists-1.parquet")
     assert lists.join(seen, on=["user_id", "item_id"], how="inner").height == 0

@@ -70,7 +70,8 @@ def hashes(run_folder):
         if any(Path(name).match(pattern) for pattern in ARTIFACTS) and "checkpoint-" not in name
     }
     assert sum(name.startswith("training/") and name.endswith(".safetensors") for name in found) >= 2
-    assert sum(name.startswith("candidates/") for name in found) == 2
+    # Of each level the lists, the users' vectors, the candidates' and their prior, and the list for nobody.
+    assert sum(name.startswith("candidates/") for name in found) == 2 * 5
     return found
 
 
