@@ -13,6 +13,19 @@ from forecart.ads.eligibility import MAX_AUDIENCES, Eligibility
 from forecart.ads.expansion import expand_advertisers, expand_items
 from forecart.ads.request import AdRequest
 
+# adv5 is listed nowhere.
+OWNERS_OF = {
+    "active": ("adv0", "adv1"),
+    "paused": ("adv2", "adv3"),
+    "ended": ("adv4", "adv4"),
+    None: ("adv5", "adv5"),
+}
+OWNERS = [
+    {"advertiser_id": owner, "status": status}
+    for status, owners in OWNERS_OF.items()
+    for owner in sorted(set(owners))
+    if status is not None
+]
 STATUSES = ["active", "paused", None]
 LEVELS = ["advertiser", "campaign", "ad_group", "ad"]
 # Everything active, or one level something else.
@@ -65,9 +78,7 @@ def matrix():
     numbers = itertools.count()
     for number, cell in enumerate(product(ONE_STATUS, SCHEDULES, BUDGETS, CAPS, TARGETINGS)):
         status, schedule, budget, cap, targeting = cell
-        # Two advertisers for each status that one can have.
-        owner = f"adv{number % 2 + 2 * (['active', 'paused'].index(status.get('advertiser') or 'active'))}"
-        owner = "adv4" if "advertiser" in status and status["advertiser"] != "paused" else owner
+        owner = OWNERS_OF[status.get("advertiser", "active")][number % 2]
         stands = {level: status.get(level, "active") for level in LEVELS}
         yield {
             "campaigns": [
@@ -103,12 +114,6 @@ def matrix():
         }
 
 
-OWNERS = [
-    {"advertiser_id": f"adv{number}", "status": status}
-    for number, status in enumerate(["active", "active", "paused", "paused", "ended"])
-]
-
-
 def decide(inventory, request):
     mask = Eligibility(inventory.snapshot).ads(request)
     return {inventory.snapshot.ad_ids[place] for place in np.flatnonzero(mask)}
@@ -139,7 +144,7 @@ def test_every_combination_is_as_the_rules_say(cells, whole, request_):
 def test_the_matrix_has_every_combination_and_ads_of_each_verdict(cells):
     assert len(cells) == len(ONE_STATUS) * len(SCHEDULES) * len(BUDGETS) * len(CAPS) * len(TARGETINGS)
     shown = [any(may_be_shown(ad, cell, REQUESTS[1]) for ad in cell["ads"]) for cell in cells]
-    assert 0.01 < np.mean(shown) < 0.5
+    assert 20 <= sum(shown) < len(cells) / 2
 
 
 def random_rows(generator):

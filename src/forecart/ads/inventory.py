@@ -1,8 +1,9 @@
 """The inventory of an ad server: read from a folder, changed live, read by requests as a snapshot.
 
-`campaigns`, `ad_groups`, `ads` and perhaps `advertisers` are Parquet or JSON-lines files. A row that breaks a
-rule is kept out, counted and told with its file and offset. An update makes a new snapshot and swaps one reference, so that a
-request that is under way keeps the one it began with, and the next request sees the change.
+`campaigns`, `ad_groups`, `ads` and perhaps `advertisers` are Parquet or JSON-lines files. A row that breaks
+a rule is kept out, counted and told with its file and offset. An update makes a new snapshot and swaps one
+reference, so that a request that is under way keeps the one it began with, and the next request sees the
+change.
 """
 
 import json
