@@ -1,6 +1,7 @@
 """Inventories of plain rows, and an oracle that decides about each ad by reading those rows one by one."""
 
 import json
+import re
 from datetime import UTC, datetime
 
 from forecart.ads.inventory import Inventory
@@ -14,8 +15,9 @@ DAY_US = 86_400_000_000
 
 
 def read_inventory(folder, rows):
-    """The inventory of `campaigns`, `ad_groups` and `ads`, lists of plain rows."""
-    for name in ("campaigns", "ad_groups", "ads"):
+    """The inventory of `campaigns`, `ad_groups`, `ads` and perhaps `advertisers`, lists of plain rows."""
+    (folder / "advertisers.jsonl").unlink(missing_ok=True)
+    for name in rows:
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[name]))
     return Inventory.read(folder, advertisers=ADVERTISERS, items=ITEMS)
 
@@ -41,7 +43,11 @@ def may_be_shown(ad, rows, request, known=KNOWN):  # noqa: C901  (one rule after
     campaign = next((one for one in rows["campaigns"] if one["campaign_id"] == group["campaign_id"]), None)
     if campaign is None or campaign["advertiser_id"] not in known:
         return False
-    if any(one.get("status") != "active" for one in (ad, group, campaign)):
+    owner = {"status": "active"}
+    if "advertisers" in rows:
+        listed = [one for one in rows["advertisers"] if one["advertiser_id"] == campaign["advertiser_id"]]
+        owner = listed[0] if listed else {}
+    if any(one.get("status") != "active" for one in (ad, group, campaign, owner)):
         return False
     if campaign.get("starts_at") is not None and request.now_us < moment(campaign["starts_at"]):
         return False
@@ -54,7 +60,11 @@ def may_be_shown(ad, rows, request, known=KNOWN):  # noqa: C901  (one rule after
         if spent is None or on is None:
             return False
         today = datetime.fromtimestamp(request.now_us / 1_000_000, UTC).date().isoformat()
-        if (spent if on == today else 0) >= campaign["daily_budget_usd"]:
+        if (
+            on > today
+            or (on == today and spent >= campaign["daily_budget_usd"])
+            or not campaign["daily_budget_usd"]
+        ):
             return False
     asked = (("countries", request.country), ("devices", request.device), ("age_bands", request.age_band))
     for name, value in asked:
@@ -62,11 +72,16 @@ def may_be_shown(ad, rows, request, known=KNOWN):  # noqa: C901  (one rule after
             return False
     if group.get("interests") is not None and not set(group["interests"]) & set(request.interests):
         return False
-    if group.get("frequency_cap") is not None:
+    of_campaign = [
+        one["ad_group_id"] for one in rows["ad_groups"] if one["campaign_id"] == campaign["campaign_id"]
+    ]
+    for capped, groups in ((group, [group["ad_group_id"]]), (campaign, of_campaign)):
+        if capped.get("frequency_cap") is None:
+            continue
         if request.shown is None:
             return False
-        siblings = [one["ad_id"] for one in rows["ads"] if one["ad_group_id"] == ad["ad_group_id"]]
-        if sum(request.shown.get(one, 0) for one in siblings) >= group["frequency_cap"]:
+        siblings = [one["ad_id"] for one in rows["ads"] if one["ad_group_id"] in groups]
+        if sum(request.shown.get(one, 0) for one in siblings) >= capped["frequency_cap"]:
             return False
     if campaign["advertiser_id"] in request.blocked_advertisers:
         return False
@@ -74,7 +89,10 @@ def may_be_shown(ad, rows, request, known=KNOWN):  # noqa: C901  (one rule after
         category = ad.get("category")
         if category is None:
             return False
-        steps, wanted = category.lower().split(" > "), blocked.lower().split(" > ")
-        if steps[: len(wanted)] == wanted:
+        # Every step of the blocked path, in any spelling, begins the ad's.
+        spelled, wanted = (
+            re.sub(r"(\s*>\s*)+", ">", one.lower()).strip(" >") + ">" for one in (category, blocked)
+        )
+        if spelled.startswith(wanted) or wanted == ">":
             return False
     return True

@@ -164,6 +164,61 @@ def test_a_follower_reads_whole_lines_once_and_survives_truncation(tmp_path):
     assert not inventory.snapshot.campaigns.is_active[2]
 
 
+def pause(campaign):
+    return json.dumps({"campaign": campaign, "set": {"status": "paused"}}) + "\n"
+
+
+@pytest.mark.parametrize("text", [pause("c2"), pause("c2") + pause("c0"), pause("c2") + "\n" * 500])
+@pytest.mark.parametrize("is_in_place", [True, False])
+def test_a_followed_file_that_was_replaced_is_read_from_its_beginning(tmp_path, text, is_in_place):
+    inventory, path = read_inventory(tmp_path, simple()), tmp_path / "updates.jsonl"
+    follower = UpdateFollower(path, inventory)
+    path.write_text(pause("c1"))
+    assert follower.poll() == 1
+    written = path if is_in_place else tmp_path / "written"
+    written.write_text(text)
+    written.replace(path)
+    assert follower.poll() == text.count("paused") and follower.poll() == 0
+    assert inventory.snapshot.campaigns.is_active.tolist() == ["c0" not in text, False, False]
+
+
+def test_a_rejected_update_is_told_by_its_line_in_the_file(tmp_path):
+    inventory, path = read_inventory(tmp_path, simple()), tmp_path / "updates.jsonl"
+    follower = UpdateFollower(path, inventory)
+    path.write_text(pause("c1") + "\n" + pause("c2") + "nonsense\n")
+    follower.poll()
+    with path.open("a") as handle:
+        handle.write("\n" + pause("nowhere"))
+    follower.poll()
+    assert [(one.source, one.offset) for one in inventory.rejected] == [
+        ("updates.jsonl", 3),
+        ("updates.jsonl", 5),
+    ]
+
+
+POISON = [
+    '{"ad": "ad00", "set": {"bid_usd": 1' + "0" * 400 + "}}",
+    '{"ad_group": "g0", "set": {"frequency_cap": 9223372036854775808}}',
+    '{"ad_group": "g0", "set": {"countries": ["\\ud800"]}}',
+    '{"ad": "ad\\ud800", "add": {"ad_group_id": "g0", "bid_usd": 1}}',
+    '{"ad": "new", "add": {"ad_group_id": "g0", "bid_usd": 1, "item_id": "\\ud800"}}',
+    '{"campaign": "new", "add": {"advertiser_id": "\\ud800"}}',
+    '{"campaign": "c0", "set": {"budget_usd": 1e999}}',
+    '{"campaign": "c0", "set": {"status": ["paused"]}}',
+    "[" * 200_000,
+]
+
+
+@pytest.mark.parametrize("line", POISON, ids=range(len(POISON)))
+def test_no_update_keeps_a_pause_from_taking_effect(tmp_path, line):
+    inventory, path = read_inventory(tmp_path, simple()), tmp_path / "updates.jsonl"
+    path.write_text(line + "\n" + pause("c0"))
+    assert UpdateFollower(path, inventory).poll() == 1
+    assert inventory.num_rejected == 1
+    inventory.update([json.loads(pause("c1"))])
+    assert inventory.snapshot.campaigns.is_active.tolist() == [False, False, True]
+
+
 def test_another_release_numbers_advertisers_anew(tmp_path):
     inventory = read_inventory(tmp_path, simple())
     other = Vocabulary.build(["adv9", "adv2", "adv0"])

@@ -1,8 +1,13 @@
 """The first ranker's value, and the log of what was answered."""
 
+import math
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-from tests.ads.test_blending import SNAPSHOT
+from tests.ads.test_blending import ROOT, SNAPSHOT
 
 from forecart.ads.expansion import CandidateAds
 from forecart.ads.l1 import CalibratedBid, Calibration, fit_calibration, write_calibrations
@@ -30,6 +35,13 @@ def test_a_value_is_probability_times_bid():
 def test_without_a_calibration_the_order_of_scores_stays():
     probability = CalibratedBid().probability(ads([3, -1, 0, 2]))
     assert probability[2] == 0.5 and np.argsort(-probability).tolist() == [0, 3, 2, 1]
+
+
+@pytest.mark.parametrize("score", [-1e30, -800, -2.5, 0, 3, 800])
+def test_the_default_is_the_logistic_function_at_any_score(score):
+    found = CalibratedBid().probability(ads([score]))[0]
+    wanted = 0.0 if score < -700 else 1 / (1 + math.exp(-score))
+    assert found == pytest.approx(wanted, abs=1e-12)
 
 
 def test_a_fitted_calibration_finds_the_rates_of_a_planted_curve(tmp_path):
@@ -99,6 +111,36 @@ def test_a_disk_that_refuses_costs_no_answer_and_no_more_memory_than_allowed(tmp
     folder.unlink()
     log.flush()
     assert read_outcomes(folder)["ad_id"].to_list() == [f"ad{number}" for number in range(5)]
+
+
+def test_a_full_disk_keeps_the_rows_for_later(tmp_path):
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from tests.ads.test_l1_and_outcomes import OutcomeLog, outcome, read_outcomes
+folder = Path(sys.argv[1])
+log = OutcomeLog(folder, rows_per_file=2)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+log.add([outcome(0), outcome(1)], now_us=0)
+try:
+    log.flush()
+except OSError:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(folder.iterdir()) == []
+    log.add([outcome(2)], now_us=0)
+    print(read_outcomes(folder)["ad_id"].to_list(), log.num_dropped)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "['ad0', 'ad1', 'ad2'] 0\n", done.stderr
 
 
 def test_what_is_no_log_is_refused(tmp_path):

@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from forecart.ads.expansion import CandidateAds
-from forecart.ads.snapshot import Snapshot
+from forecart.ads.snapshot import NOBODY, Snapshot
 from forecart.errors import ConfigError
-from forecart.sequences.vocabulary import FIRST_INDEX
 
 NO_LIMIT: Final = 1_000_000
 
@@ -107,7 +106,7 @@ class _List:
         self.taken: list[BlendedAd] = []
         self._snapshot, self._num_ads, self._rules = snapshot, num_ads, rules
         self._places: set[int] = set()
-        self._items: set[int] = set()
+        self._products: set[int] = set()
         self._by_source: Counter[str] = Counter()
         self._by_advertiser: Counter[int] = Counter()
 
@@ -119,21 +118,21 @@ class _List:
 
     def take(self, one: BlendedAd) -> None:
         """Takes an ad, if there is room and the rules allow it."""
-        item, advertiser = (
-            int(values[one.place]) for values in (self._snapshot.item_A, self._snapshot.advertiser_A)
+        product, advertiser = (
+            int(values[one.place]) for values in (self._snapshot.product_A, self._snapshot.advertiser_A)
         )
         if (
             len(self.taken) >= self._num_ads
             or one.place in self._places
-            or item in self._items
+            or product in self._products
             or self._by_source[one.source] >= self.quota(one.source).most
             or self._by_advertiser[advertiser] >= self._rules.ads_per_advertiser
         ):
             return
         self.taken.append(one)
         self._places.add(one.place)
-        if item >= FIRST_INDEX:  # ads without a product do not show the same one
-            self._items.add(item)
+        if product != NOBODY:  # ads without a product do not show the same one
+            self._products.add(product)
         self._by_source[one.source] += 1
         self._by_advertiser[advertiser] += 1
 

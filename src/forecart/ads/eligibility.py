@@ -6,21 +6,27 @@ advertisers and categories and frequency caps come on top, for each request. Eve
 is eligible where every rule says so, and not where one cannot be read.
 """
 
+import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from forecart.ads.request import AdRequest
+from forecart.ads.rows import read_category
 from forecart.ads.snapshot import NOBODY, Snapshot, Targeting
 from forecart.sequences.vocabulary import FIRST_INDEX
 
 BoolArray = npt.NDArray[np.bool_]
 Audience = tuple[str | None, str | None, str | None, frozenset[str]]
+Key = TypeVar("Key")
+Kept = TypeVar("Kept")
 MAX_AUDIENCES: Final = 256
-CATEGORY_SEPARATOR: Final = " > "
+MAX_TIMES: Final = 1 << 31
+"""More often than any cap allows: what stands for a number of times that cannot be read."""
 _DAY_US: Final = 86_400_000_000
 
 
@@ -35,13 +41,14 @@ class _Mask:
 
 
 class Eligibility:
-    """Eligibility in one snapshot; keeps the masks of the audiences that asked last."""
+    """Eligibility in one snapshot; keeps the masks of the audiences that asked last. For any thread."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self._open: _Mask | None = None
         self._by_audience: OrderedDict[tuple[Audience, bool], _Mask] = OrderedDict()
-        self._by_path: dict[str, BoolArray] = {}
+        self._by_path: OrderedDict[tuple[str, ...], BoolArray] = OrderedDict()
+        self._lock = threading.Lock()
 
     def ads(self, request: AdRequest) -> BoolArray:
         """Returns which ads may be shown, [A]; not to be changed."""
@@ -60,9 +67,8 @@ class Eligibility:
         mask = self._by_audience.get(key)
         if mask is None or not mask.from_us <= request.now_us < mask.until_us:
             mask = self._make_audience_mask(request)
-            self._by_audience[key] = mask
-            if len(self._by_audience) > MAX_AUDIENCES:
-                self._by_audience.popitem(last=False)
+        with self._lock:
+            _keep(self._by_audience, key, mask)
         return mask
 
     def _make_audience_mask(self, request: AdRequest) -> _Mask:
@@ -70,7 +76,9 @@ class Eligibility:
         is_target_T = np.array([_is_target(one, request.audience) for one in snapshot.targetings], np.bool_)
         is_group_G = is_target_T[snapshot.groups.targeting]
         if request.shown is None:
-            is_group_G &= snapshot.groups.cap == NOBODY
+            is_group_G &= (snapshot.groups.cap == NOBODY) & (
+                snapshot.campaigns.cap[snapshot.groups.campaign] == NOBODY
+            )
         ads_A = opened.ads_A & is_group_G[snapshot.group_A]
         return _Mask(opened.from_us, opened.until_us, ads_A, _any_by_advertiser(snapshot, ads_A))
 
@@ -85,8 +93,9 @@ class Eligibility:
         snapshot, campaigns = self.snapshot, self.snapshot.campaigns
         day = now_us // _DAY_US
         spent_today = np.where(campaigns.daily_spend_on == day, campaigns.daily_spend_usd, 0.0)
-        spent_today[campaigns.daily_spend_on == NOBODY] = np.nan
-        spent_today[np.isnan(campaigns.daily_spend_usd)] = np.nan
+        # What was spent on a day to come, or on no day, does not say what was spent today.
+        is_unknown = (campaigns.daily_spend_on == NOBODY) | (campaigns.daily_spend_on > day)
+        spent_today[is_unknown | np.isnan(campaigns.daily_spend_usd)] = np.nan
         is_open_C = campaigns.is_active & (campaigns.starts_us <= now_us) & (now_us < campaigns.ends_us)
         is_open_C &= np.isinf(campaigns.budget_usd) | (campaigns.spend_usd < campaigns.budget_usd)
         is_open_C &= np.isinf(campaigns.daily_budget_usd) | (spent_today < campaigns.daily_budget_usd)
@@ -105,34 +114,45 @@ class Eligibility:
         if request.blocked_categories:
             mask_A &= snapshot.category_A != NOBODY
             for path in request.blocked_categories:
-                mask_A &= ~self._below(path)
+                mask_A &= ~self._below(read_category(path))
         if request.shown is not None:
-            mask_A &= ~self._worn_out(request)[snapshot.group_A]
+            mask_A &= ~self._worn_out(request.shown)[snapshot.group_A]
         return mask_A
 
-    def _below(self, path: str) -> BoolArray:
-        """Returns the ads of a category and of all below it."""
-        is_below_A = self._by_path.get(path)
+    def _below(self, steps: tuple[str, ...]) -> BoolArray:
+        """Returns the ads of a category and of all below it: all of them, for a path without steps."""
+        is_below_A = self._by_path.get(steps)
         if is_below_A is None:
-            wanted = path.lower() + CATEGORY_SEPARATOR
-            names = [
-                (name.lower() + CATEGORY_SEPARATOR).startswith(wanted) for name in self.snapshot.categories
-            ]
-            is_below_A = np.array([*names, False], np.bool_)[self.snapshot.category_A]
-            if len(self._by_path) < MAX_AUDIENCES:
-                self._by_path[path] = is_below_A
+            is_below = [path[: len(steps)] == steps for path in self.snapshot.categories]
+            is_below_A = np.array([*is_below, False], np.bool_)[self.snapshot.category_A]
+        with self._lock:
+            _keep(self._by_path, steps, is_below_A)
         return is_below_A
 
-    def _worn_out(self, request: AdRequest) -> BoolArray:
-        """Returns the ad groups of which this user has seen as many ads as the cap allows, [G]."""
-        snapshot = self.snapshot
-        times_G = np.zeros(len(snapshot.groups.cap), np.int64)
-        for ad_id, times in (request.shown or {}).items():
+    def _worn_out(self, shown: Mapping[str, int]) -> BoolArray:
+        """Returns the ad groups of which this user may see no more, by their cap or the campaign's, [G]."""
+        snapshot, groups, campaigns = self.snapshot, self.snapshot.groups, self.snapshot.campaigns
+        times_G, times_C = np.zeros(len(groups.cap), np.int64), np.zeros(len(campaigns.cap), np.int64)
+        for ad_id, times in shown.items():
             place = snapshot.place_of.get(ad_id)
-            if place is not None:
-                times_G[snapshot.group_A[place]] += times
-        is_worn_G: BoolArray = (snapshot.groups.cap != NOBODY) & (times_G >= snapshot.groups.cap)
+            if place is None:
+                continue
+            group = snapshot.group_A[place]
+            is_readable = isinstance(times, int) and 0 <= times < MAX_TIMES
+            times_G[group] += times if is_readable else MAX_TIMES
+            times_C[groups.campaign[group]] += times if is_readable else MAX_TIMES
+        is_worn_C = (campaigns.cap != NOBODY) & (times_C >= campaigns.cap)
+        is_worn_G: BoolArray = (groups.cap != NOBODY) & (times_G >= groups.cap)
+        is_worn_G |= is_worn_C[groups.campaign]
         return is_worn_G
+
+
+def _keep(masks: OrderedDict[Key, Kept], key: Key, mask: Kept) -> None:
+    """Keeps a mask as the one asked for last, and of all those the last ones."""
+    masks[key] = mask
+    masks.move_to_end(key)
+    if len(masks) > MAX_AUDIENCES:
+        masks.popitem(last=False)
 
 
 def _is_particular(request: AdRequest) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forecart.ads.snapshot import Snapshot
+from forecart.sequences.vocabulary import FIRST_INDEX
 
 ADS_PER_ADVERTISER: Final = 3
 
@@ -63,10 +64,14 @@ def expand_items(
     *,
     source: str,
 ) -> CandidateAds:
-    """Returns the eligible ads of products, of each the best bid; the arguments are as above."""
+    """Returns the eligible ads of products, of each the best bid; the arguments are as above.
+
+    Padding and unknown are no product: ads of none, or of one that no list knows, do not come by them.
+    """
     order_A = snapshot.by_item_A
     items = snapshot.item_A[order_A]
     start, end = np.searchsorted(items, index), np.searchsorted(items, index, side="right")
+    end = np.where(index < FIRST_INDEX, start, end)
     found = _expand(is_eligible_A[order_A], start, end - start, score, source=source, most=1)
     return CandidateAds(source, order_A[found.place], found.score, found.rank)
 

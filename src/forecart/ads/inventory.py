@@ -1,27 +1,36 @@
 """The inventory of an ad server: read from a folder, changed live, read by requests as a snapshot.
 
-`campaigns`, `ad_groups` and `ads` are Parquet or JSON-lines files. A row that breaks a rule is kept out,
-counted and told with its file and offset. An update makes a new snapshot and swaps one reference, so that a
-request that is under way keeps the one it began with, and the next request sees the change.
+`campaigns`, `ad_groups`, `ads` and perhaps `advertisers` are Parquet or JSON-lines files. A row that breaks
+a rule is kept out, counted and told with its file and offset. An update makes a new snapshot and swaps one
+reference, so that a request that is under way keeps the one it began with, and the next request sees the
+change.
 """
 
 import json
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import polars as pl
 
-from forecart.ads.rows import Ad, AdGroup, Campaign, parse_row
+from forecart.ads.rows import Ad, AdGroup, Advertiser, Campaign, parse_row
 from forecart.ads.snapshot import Snapshot, compile_snapshot
 from forecart.errors import DataError
 from forecart.sequences.vocabulary import Vocabulary
 
-_KINDS: Final[dict[str, Any]] = {"campaign": Campaign, "ad_group": AdGroup, "ad": Ad}
+_KINDS: Final[dict[str, Any]] = {
+    "advertiser": Advertiser,
+    "campaign": Campaign,
+    "ad_group": AdGroup,
+    "ad": Ad,
+}
 _FILES: Final = {"campaign": "campaigns", "ad_group": "ad_groups", "ad": "ads"}
+_ADVERTISERS: Final = "advertisers"
 _MAX_TOLD: Final = 1000
+_REMEMBERED_BYTES: Final = 256
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,7 @@ class Inventory:
     def __init__(self, advertisers: Vocabulary, items: Vocabulary) -> None:
         self._vocabularies = advertisers, items
         self._rows: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
+        self._status_unlisted: str | None = "active"
         self._lock = threading.Lock()
         self.rejected: list[Rejected] = []
         self.num_rejected = 0
@@ -59,13 +69,20 @@ class Inventory:
     def read(cls, folder: Path, *, advertisers: Vocabulary, items: Vocabulary) -> "Inventory":
         """Returns the inventory of a folder.
 
+        Where it has a file of advertisers, one that is not in it is not active; without, all are.
+
         Raises:
             DataError: a file is missing or cannot be read at all.
         """
         inventory = cls(advertisers, items)
-        for kind, name in _FILES.items():
-            path, rows = _open_rows(folder, name)
-            for offset, values in rows:
+        files = dict(_FILES)
+        if _find_file(folder, _ADVERTISERS) is not None:
+            files["advertiser"], inventory._status_unlisted = _ADVERTISERS, None
+        for kind, name in files.items():
+            path = _find_file(folder, name)
+            if path is None:
+                raise DataError(f"an inventory has {name}.parquet or {name}.jsonl, neither is in {folder}")
+            for offset, values in _read_rows(path):
                 inventory._add(kind, values, source=path.name, offset=offset)
         inventory.snapshot = inventory._compile(1)
         return inventory
@@ -81,21 +98,30 @@ class Inventory:
 
         An update names what it changes and how: `{"ad": "a7", "set": {"status": "paused"}}`, with `campaign`,
         `ad_group` or `ad`; `{"campaign": "c1", "set": {"spend_usd": 90.5}}`; `{"ad": "a8", "add": {...}}`
-        with the other fields of a row; `{"ad": "a7", "remove": true}`. One that breaks a rule is kept out
-        and told.
+        with the other fields of a row; `{"ad": "a7", "remove": true}`. An `advertiser` with a campaign takes
+        `set` of its status. One that breaks a rule is kept out and told.
         """
+        return self.update_lines(enumerate(updates), source=source)
+
+    def update_lines(self, lines: Iterable[tuple[int, Any]], *, source: str) -> int:
+        """Applies updates like `update`, each with the number of its line, from 0, to be told by."""
         with self._lock:
-            applied = sum(
-                self._apply(one, source=source, offset=offset) for offset, one in enumerate(updates)
-            )
+            applied = sum(self._apply(one, source=source, offset=offset) for offset, one in lines)
             if applied:
                 self.snapshot = self._compile(self.snapshot.version + 1)
         return applied
 
     def _compile(self, version: int) -> Snapshot:
         advertisers, items = self._vocabularies
-        campaigns, groups, ads = (self._rows[kind] for kind in _KINDS)
+        groups, ads = self._rows["ad_group"], self._rows["ad"]
+        campaigns = {key: self._standing(campaign) for key, campaign in self._rows["campaign"].items()}
         return compile_snapshot(campaigns, groups, ads, advertisers=advertisers, items=items, version=version)
+
+    def _standing(self, campaign: Campaign) -> Campaign:
+        """Returns a campaign as its advertiser lets it stand: without a status where that is not active."""
+        owner = self._rows["advertiser"].get(campaign.advertiser_id)
+        status = self._status_unlisted if owner is None else owner.status
+        return campaign if status == "active" else replace(campaign, status=None)
 
     def _add(self, kind: str, values: Any, *, source: str, offset: int) -> bool:
         try:
@@ -114,19 +140,30 @@ class Inventory:
     def _apply(self, update: Any, *, source: str, offset: int) -> bool:
         try:
             kind, key, verb = _read_update(update)
-            rows = self._rows[kind]
+            if kind == "advertiser" and verb != "set":
+                raise DataError(f"an advertiser takes set of its status, {verb} arrived: pause it")
             if verb == "add":
                 return self._add(kind, {f"{kind}_id": key, **update["add"]}, source=source, offset=offset)
-            if key not in rows:
-                raise DataError(f"an update changes what is there, there is no {kind} {key!r:.80}")
+            row = self._find(kind, key)
             if verb == "remove":
-                del rows[key]
+                del self._rows[kind][key]
                 return True
-            rows[key] = _change(rows[key], update["set"])
+            self._rows[kind][key] = _change(row, update["set"])
         except DataError as error:
             self._reject(Rejected(source, offset, str(error)))
             return False
         return True
+
+    def _find(self, kind: str, key: str) -> Any:
+        """Returns the row that an update is about."""
+        row = self._rows[kind].get(key)
+        if row is None and kind == "advertiser":
+            campaigns = self._rows["campaign"].values()
+            if any(campaign.advertiser_id == key for campaign in campaigns):
+                return Advertiser(key, self._status_unlisted)
+        if row is None:
+            raise DataError(f"an update changes what is there, there is no {kind} {key!r:.80}")
+        return row
 
     def _reject(self, rejected: Rejected) -> None:
         self.num_rejected += 1
@@ -137,7 +174,8 @@ class Inventory:
 class UpdateFollower:
     """Reads on in a file of updates, one JSON object a line, whenever it is polled.
 
-    A last line without its end is left for the next poll; a file that got shorter is read from its beginning.
+    A last line without its end is left for the next poll. A file that is another one than before (replaced,
+    shorter, or not with the bytes that were read last) is read from its beginning.
 
     Args:
         path: of the file, which need not be there yet.
@@ -145,24 +183,38 @@ class UpdateFollower:
     """
 
     def __init__(self, path: Path, inventory: Inventory) -> None:
-        self._path, self._inventory, self._read_bytes = path, inventory, 0
+        self._path, self._inventory = path, inventory
+        self._file: tuple[int, int] | None = None
+        self._num_bytes, self._num_lines, self._last_read = 0, 0, b""
 
     def poll(self) -> int:
         """Applies what has been added; returns how many updates were applied."""
         try:
-            size = self._path.stat().st_size
+            with self._path.open("rb") as handle:
+                whole, end, _ = self._read_on(handle).rpartition(b"\n")
         except FileNotFoundError:
             return 0
-        if size == self._read_bytes:
+        if not end:
             return 0
-        if size < self._read_bytes:
-            self._read_bytes = 0
-        with self._path.open("rb") as handle:
-            handle.seek(self._read_bytes)
-            whole, end, _ = handle.read().rpartition(b"\n")
-        self._read_bytes += len(whole) + len(end)
-        lines = [line for line in whole.splitlines() if line.strip()]
-        return self._inventory.update([_read_line(line) for line in lines], source=self._path.name)
+        lines = whole.split(b"\n")
+        numbered = [
+            (self._num_lines + nth, _read_line(line)) for nth, line in enumerate(lines) if line.strip()
+        ]
+        self._num_lines += len(lines)
+        self._num_bytes += len(whole) + len(end)
+        self._last_read = (self._last_read + whole + end)[-_REMEMBERED_BYTES:]
+        return self._inventory.update_lines(numbered, source=self._path.name)
+
+    def _read_on(self, handle: BinaryIO) -> bytes:
+        """Returns what was not read before."""
+        stat = os.fstat(handle.fileno())
+        file = stat.st_dev, stat.st_ino
+        handle.seek(self._num_bytes - len(self._last_read))
+        if file != self._file or handle.read(len(self._last_read)) != self._last_read:
+            self._file = file
+            self._num_bytes, self._num_lines, self._last_read = 0, 0, b""
+            handle.seek(0)
+        return handle.read()
 
 
 def _read_update(update: Any) -> tuple[str, str, str]:
@@ -172,7 +224,7 @@ def _read_update(update: Any) -> tuple[str, str, str]:
     verbs = [verb for verb in ("add", "set", "remove") if isinstance(update, Mapping) and verb in update]
     if len(kinds) != 1 or len(verbs) != 1 or len(update) != 2:
         raise DataError(
-            "an update names one campaign, ad_group or ad and one of add, set and remove, "
+            "an update names one advertiser, campaign, ad_group or ad and one of add, set and remove, "
             f"{str(update)!r:.80} arrived"
         )
     kind, verb = kinds[0], verbs[0]
@@ -198,12 +250,13 @@ def _change(row: Any, values: Mapping[str, Any]) -> Any:
     return replace(row, **{name: parsed[name] for name in fields})
 
 
-def _open_rows(folder: Path, name: str) -> tuple[Path, Iterator[tuple[int, Any]]]:
-    for suffix, read in ((".parquet", _read_parquet), (".jsonl", _read_json_lines)):
-        path = folder / f"{name}{suffix}"
-        if path.is_file():
-            return path, read(path)
-    raise DataError(f"an inventory has {name}.parquet or {name}.jsonl, neither is in {folder}")
+def _find_file(folder: Path, name: str) -> Path | None:
+    paths = (folder / f"{name}{suffix}" for suffix in (".parquet", ".jsonl"))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _read_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    return _read_parquet(path) if path.suffix == ".parquet" else _read_json_lines(path)
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
@@ -223,6 +276,6 @@ def _read_line(line: bytes) -> Any:
     """Returns the object of a line, or the error that says why there is none."""
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return DataError(f"a line is a JSON object, {line[:80]!r} arrived")
     return value if isinstance(value, dict) else DataError(f"a line is a JSON object, {line[:80]!r} arrived")

@@ -80,7 +80,7 @@ class CalibratedBid:
         """Returns the probability of a conversion, [n]."""
         score = ads.score.astype(np.float64)
         if ads.source not in self._tables:
-            return np.asarray(1 / (1 + np.exp(-score)))
+            return np.asarray((1 + np.tanh(score / 2)) / 2)  # the logistic function, without overflow
         return np.asarray(np.interp(score, *self._tables[ads.source]))
 
     def is_calibrated(self, source: str) -> bool:

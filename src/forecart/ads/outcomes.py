@@ -95,9 +95,12 @@ class OutcomeLog:
         """
         if not self._waiting:
             return
-        rows = [asdict(one) for one in self._waiting]
+        rows = pl.DataFrame([asdict(one) for one in self._waiting], schema=SCHEMA)
         name = f"outcomes-{self._waiting[0].at_us:020d}-{secrets.token_hex(4)}.parquet"
-        artifacts.write_parquet(self.folder / name, pl.DataFrame(rows, schema=SCHEMA))
+        try:
+            artifacts.write_parquet(self.folder / name, rows)
+        except pl.exceptions.ComputeError as error:  # how polars says that the disk is full
+            raise OSError(f"{self.folder} cannot be written: {error}") from error
         self._waiting = []
 
     def _is_due(self, now_us: int) -> bool:

@@ -1,19 +1,35 @@
-"""Rows of an inventory: campaign, ad group and ad, checked field by field as they are read.
+"""Rows of an inventory: advertiser, campaign, ad group and ad, checked field by field as they are read.
 
 A row that breaks a rule is an error that names the field; who reads a file counts it and goes on. Unknown
 keys are errors too: a misspelt limit must not be no limit.
 """
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from forecart.errors import DataError
 
 STATUSES: Final = ("active", "paused", "ended")
+CATEGORY_SEPARATOR: Final = ">"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_COUNT: Final = 2**31 - 1
+"""Larger counts, and texts that are no Unicode, would be refused by the arrays, long after their row."""
+
+
+@dataclass(frozen=True)
+class Advertiser:
+    """Whether anything of an advertiser may be shown.
+
+    Attributes:
+        advertiser_id: unique.
+        status: active, paused or ended; None is not active.
+    """
+
+    advertiser_id: str
+    status: str | None = None
 
 
 @dataclass(frozen=True)
@@ -30,7 +46,9 @@ class Campaign:
         spend_usd: so far; None is unknown, and with a budget not eligible.
         daily_budget_usd: of a day in UTC; None is no limit.
         daily_spend_usd: on `daily_spend_on`; None is unknown, and with a daily budget not eligible.
-        daily_spend_on: the day of `daily_spend_usd`, days since the epoch; spend of another day is nothing.
+        daily_spend_on: the day of `daily_spend_usd`, days since the epoch. On a later day nothing is spent
+            yet; on an earlier one the spend is unknown.
+        frequency_cap: how often a user may be shown ads of the campaign, all together; None is no limit.
     """
 
     campaign_id: str
@@ -43,6 +61,7 @@ class Campaign:
     daily_budget_usd: float | None = None
     daily_spend_usd: float | None = None
     daily_spend_on: int | None = None
+    frequency_cap: int | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +110,13 @@ class Ad:
     category: str | None = None
 
 
-Row = TypeVar("Row", Campaign, AdGroup, Ad)
+Row = TypeVar("Row", Advertiser, Campaign, AdGroup, Ad)
+
+
+def read_category(path: str) -> tuple[str, ...]:
+    """Returns the steps of a category path, the same for every spelling: `FOOD>Candy ` as `food > candy`."""
+    steps = (" ".join(step.split()).casefold() for step in path.split(CATEGORY_SEPARATOR))
+    return tuple(step for step in steps if step)
 
 
 def parse_row(kind: type[Row], values: Mapping[str, Any]) -> Row:
@@ -118,10 +143,24 @@ def parse_row(kind: type[Row], values: Mapping[str, Any]) -> Row:
         raise DataError(f"a row of {kind.__name__} needs {missing}, it is not there") from None
 
 
-def _parse_id(name: str, value: Any) -> str:
+def _is_text(value: Any) -> bool:
     if not isinstance(value, str) or not value:
+        return False
+    # JSON can spell half of a surrogate pair, which no file can hold.
+    return not any("\ud800" <= char <= "\udfff" for char in value)
+
+
+def _parse_id(name: str, value: Any) -> str:
+    if not _is_text(value):
         raise DataError(f"{name} is a text that is not empty, {value!r:.80} arrived")
-    return value
+    return str(value)
+
+
+def _parse_category(name: str, value: Any) -> str:
+    category = _parse_id(name, value)
+    if not read_category(category):
+        raise DataError(f"{name} is a path such as Food > Candy, {value!r:.80} arrived")
+    return category
 
 
 def _parse_status(name: str, value: Any) -> str:
@@ -131,19 +170,21 @@ def _parse_status(name: str, value: Any) -> str:
 
 
 def _parse_usd(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # Compared before it is converted: an int may be larger than any float.
+    if not is_number or not 0 <= value <= sys.float_info.max:
         raise DataError(f"{name} is a number of dollars from 0, {value!r:.80} arrived")
     return float(value)
 
 
 def _parse_count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise DataError(f"{name} is a whole number from 0, {value!r:.80} arrived")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_COUNT:
+        raise DataError(f"{name} is a whole number from 0 to {_MAX_COUNT}, {value!r:.80} arrived")
     return value
 
 
 def _parse_names(name: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(one, str) and one for one in value):
+    if not isinstance(value, list | tuple) or not all(_is_text(one) for one in value):
         raise DataError(f"{name} is a list of texts, {value!r:.80} arrived")
     return tuple(value)
 
@@ -154,7 +195,7 @@ def _parse_moment(name: str, value: Any) -> int:
         if isinstance(moment, date) and not isinstance(moment, datetime):
             moment = datetime(moment.year, moment.month, moment.day)
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-        return int((moment - _EPOCH).total_seconds() * 1_000_000)
+        return int((moment - _EPOCH) // timedelta(microseconds=1))
     except (ValueError, AttributeError, TypeError, OverflowError):
         raise DataError(f"{name} is a time such as 2017-12-01T00:00:00Z, {value!r:.80} arrived") from None
 
@@ -166,9 +207,8 @@ def _parse_day(name: str, value: Any) -> int:
 _INPUTS: Final = {"starts_at": "starts_us", "ends_at": "ends_us"}
 """What a file calls a time, which is a number here."""
 _PARSERS: Final[dict[str, Callable[[str, Any], Any]]] = {
-    **dict.fromkeys(
-        ("campaign_id", "advertiser_id", "ad_group_id", "ad_id", "item_id", "category"), _parse_id
-    ),
+    **dict.fromkeys(("campaign_id", "advertiser_id", "ad_group_id", "ad_id", "item_id"), _parse_id),
+    "category": _parse_category,
     "status": _parse_status,
     **dict.fromkeys(("starts_us", "ends_us"), _parse_moment),
     **dict.fromkeys(

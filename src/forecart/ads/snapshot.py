@@ -7,23 +7,24 @@ groups are arrays that ads point to. A snapshot is never changed: an update make
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from forecart.ads.rows import Ad, AdGroup, Campaign
+from forecart.ads.rows import Ad, AdGroup, Campaign, read_category
 from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 
 NOBODY: Final = -1
 ALWAYS: Final = np.iinfo(np.int64).max
+Key = TypeVar("Key")
 Targeting = tuple[tuple[str, ...] | None, ...]
 """Countries, devices, age bands, interests."""
 
 
 @dataclass(frozen=True, eq=False)
 class CampaignArrays:
-    """Campaigns, [C] each; unknown spend is NaN, no budget infinite."""
+    """Campaigns, [C] each; unknown spend is NaN, no budget infinite, no cap -1."""
 
     is_active: npt.NDArray[np.bool_]
     starts_us: npt.NDArray[np.int64]
@@ -33,6 +34,7 @@ class CampaignArrays:
     daily_budget_usd: npt.NDArray[np.float64]
     daily_spend_usd: npt.NDArray[np.float64]
     daily_spend_on: npt.NDArray[np.int64]
+    cap: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,7 @@ class Snapshot:
         ad_ids: [A].
         advertiser_A: index of the advertiser, ascending.
         item_A: index of the product; 0 for none, 1 for one that is not in the vocabulary.
+        product_A: number of the product, in the vocabulary or not; -1 for none.
         bid_usd_A: dollars for a conversion.
         is_active_A: by the ad's own status.
         category_A: place in `categories`; -1 where unknown.
@@ -61,7 +64,7 @@ class Snapshot:
         groups: the ad groups.
         campaigns: the campaigns.
         targetings: distinct audiences of ad groups.
-        categories: distinct paths.
+        categories: distinct paths, as steps.
         num_advertisers: N, padding and unknown included.
         advertisers: ids of advertisers.
         left_out: ads that can never be eligible, by reason.
@@ -71,6 +74,7 @@ class Snapshot:
     ad_ids: list[str]
     advertiser_A: npt.NDArray[np.int64]
     item_A: npt.NDArray[np.int64]
+    product_A: npt.NDArray[np.int64]
     bid_usd_A: npt.NDArray[np.float64]
     is_active_A: npt.NDArray[np.bool_]
     category_A: npt.NDArray[np.int64]
@@ -78,7 +82,7 @@ class Snapshot:
     groups: GroupArrays
     campaigns: CampaignArrays
     targetings: list[Targeting]
-    categories: list[str]
+    categories: list[tuple[str, ...]]
     num_advertisers: int
     advertisers: Vocabulary
     left_out: Mapping[str, int]
@@ -141,8 +145,8 @@ def compile_snapshot(
         kept.append((ad, group, owner))
     kept.sort(key=lambda one: (one[2], -one[0].bid_usd, one[0].ad_id))
     rows = [ad for ad, _, _ in kept]
-    categories = sorted({ad.category for ad in rows if ad.category is not None})
-    category_at = {path: place for place, path in enumerate(categories)}
+    products: dict[str, int] = {}
+    categories, category_A = _compile_categories(rows)
     targetings, group_arrays = _compile_groups(group_rows, campaign_of_G)
     return Snapshot(
         version=version,
@@ -150,9 +154,10 @@ def compile_snapshot(
         advertiser_A=np.array([owner for _, _, owner in kept], np.int64),
         item_A=items.index([ad.item_id or "" for ad in rows]).astype(np.int64)
         * np.array([ad.item_id is not None for ad in rows], np.int64),
+        product_A=np.array([_number(products, ad.item_id) for ad in rows], np.int64),
         bid_usd_A=np.array([ad.bid_usd for ad in rows], np.float64),
         is_active_A=np.array([ad.status == "active" for ad in rows], np.bool_),
-        category_A=np.array([category_at.get(ad.category or "", NOBODY) for ad in rows], np.int64),
+        category_A=category_A,
         group_A=np.array([group for _, group, _ in kept], np.int64),
         groups=group_arrays,
         campaigns=_compile_campaigns(list(campaigns.values())),
@@ -162,6 +167,19 @@ def compile_snapshot(
         advertisers=advertisers,
         left_out=left_out,
     )
+
+
+def _number(places: dict[Key, int], key: Key | None) -> int:
+    """Returns the place of a key, its own from the first time on; -1 for none."""
+    return NOBODY if key is None else places.setdefault(key, len(places))
+
+
+def _compile_categories(rows: list[Ad]) -> tuple[list[tuple[str, ...]], npt.NDArray[np.int64]]:
+    spellings = {ad.category: read_category(ad.category) for ad in rows if ad.category is not None}
+    places: dict[tuple[str, ...], int] = {}
+    # Without steps there is no path: a category that cannot be read is unknown.
+    numbers = {spelling: _number(places, steps or None) for spelling, steps in spellings.items()}
+    return list(places), np.array([numbers.get(ad.category or "", NOBODY) for ad in rows], np.int64)
 
 
 def _compile_groups(
@@ -195,4 +213,5 @@ def _compile_campaigns(campaigns: list[Campaign]) -> CampaignArrays:
         daily_budget_usd=read("daily_budget_usd", np.inf, np.float64),
         daily_spend_usd=read("daily_spend_usd", np.nan, np.float64),
         daily_spend_on=read("daily_spend_on", NOBODY, np.int64),
+        cap=read("frequency_cap", NOBODY, np.int64),
     )
