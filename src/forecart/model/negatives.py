@@ -36,6 +36,19 @@ class CandidatePool:
 
 
 @dataclass(frozen=True)
+class DrawnNegatives:
+    """What a sampled loss needs of the draw for one batch.
+
+    Attributes:
+        pool: the negatives.
+        log_q_P: log expected count of each positive of the batch in such a pool.
+    """
+
+    pool: CandidatePool
+    log_q_P: Tensor
+
+
+@dataclass(frozen=True)
 class RowCandidates:
     """Pairs (row, candidate), in any order: a ragged set of candidates for each row.
 

@@ -233,7 +233,7 @@ def _gap_days(own: Columns) -> FloatArray:
 def _relative_features(
     own: Columns, population: Population, user: npt.NDArray[np.int32], candidate: npt.NDArray[np.int32]
 ) -> Columns:
-    last, gap = np.minimum(own["last"], NEVER_DAYS), population.gap_days[candidate]
+    last, gap = np.minimum(own["last"], NEVER_DAYS), population.gap_days[population.rows_of(candidate)]
     visits, recent = population.user_visits[user], population.user_visits_30d[user]
     return {
         "due_for_candidate": np.minimum(last / np.maximum(gap, 1), _MAX_DUE),
@@ -247,6 +247,6 @@ def _population_features(
     population: Population, user: npt.NDArray[np.int32], candidate: npt.NDArray[np.int32]
 ) -> dict[str, FloatArray]:
     of_user = population.log_user[:, user]
-    of_candidate = population.log_candidate[:, candidate]
+    of_candidate = population.log_candidate[:, population.rows_of(candidate)]
     pairs = [*zip(_USER_FEATURES, of_user, strict=True), *zip(_CANDIDATE_FEATURES, of_candidate, strict=True)]
     return dict(pairs)

@@ -1,0 +1,75 @@
+"""A store gives the rows that were written, and holds no more of its files in memory than it says."""
+
+import numpy as np
+import pytest
+
+from forecart.errors import ArtifactError
+from forecart.sequences import candidate_store
+from forecart.sequences.candidate_features import CandidateFeatures
+from forecart.sequences.candidate_store import CandidateStore, write_features
+
+
+def features_of(num):
+    rng = np.random.default_rng(0)
+    content, metadata, collaborative = (
+        rng.standard_normal((num, width)).astype(np.float32) for width in (3, 2, 4)
+    )
+    return CandidateFeatures(content, metadata, collaborative, rng.integers(0, 9, num).astype(np.int32))
+
+
+@pytest.mark.parametrize("with_content", [True, False])
+def test_rows_are_those_of_the_features_whatever_the_blocks(tmp_path, monkeypatch, with_content):
+    monkeypatch.setattr(candidate_store, "_BLOCK_ROWS", 7)
+    features = features_of(40)
+    write_features(tmp_path, features, with_content=with_content)
+    store = CandidateStore.load(tmp_path)
+    index = np.array([0, 1, 6, 7, 39, 20, 20])
+    static, advertiser = store.read(index)
+    expected = np.concatenate([features.collaborative, features.content, features.metadata], axis=1)
+    if not with_content:
+        expected = np.concatenate([features.collaborative, np.zeros((40, 1), np.float32)], axis=1)
+    assert static.dtype == np.float32 and np.array_equal(static, expected[index])
+    assert np.array_equal(advertiser, features.advertiser[index])
+    assert (store.num_candidates, store.num_collaborative) == (40, 4)
+
+
+def test_a_store_is_written_whole_or_not_at_all(tmp_path):
+    block = np.zeros((3, 2), np.float32), np.zeros(3, np.int32)
+    with pytest.raises(ValueError, match="hold 5 candidates, 6 arrived"):
+        CandidateStore.write(tmp_path, [block, block], num_candidates=5, num_collaborative=0)
+    with pytest.raises(ArtifactError, match="facts"):
+        CandidateStore.load(tmp_path)
+
+
+def resident_kb(path):
+    """What `smaps` says of the pages of a file."""
+    total, is_of_file = 0, False
+    with open("/proc/self/smaps") as lines:  # noqa: PTH123
+        for line in lines:
+            if "-" in line.split(" ")[0]:
+                is_of_file = line.rstrip().endswith(str(path))
+            elif is_of_file and line.startswith("Rss:"):
+                total += int(line.split()[1])
+    return total
+
+
+def test_pages_are_let_go_and_rows_stay_right(tmp_path, monkeypatch):
+    num = 1 << 17
+    static = np.arange(num * 16, dtype=np.float32).reshape(num, 16)
+    store = CandidateStore.write(
+        tmp_path, [(static, np.arange(num, dtype=np.int32))], num_candidates=num, num_collaborative=0
+    )
+    rng, file = np.random.default_rng(0), tmp_path / "static.npy"
+
+    def read_on():
+        peak = 0
+        for _ in range(60):
+            index = np.sort(rng.integers(0, num, 40))
+            assert np.array_equal(store.read(index)[0], static[index])
+            peak = max(peak, resident_kb(file))
+        return peak
+
+    assert read_on() > 6000  # of 8 MB: a page at a time, with those around it
+    monkeypatch.setattr(candidate_store, "MAPPED_BYTES", 1 << 23)
+    store.read(np.arange(64))
+    assert read_on() <= 8192
