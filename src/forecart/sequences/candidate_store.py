@@ -1,14 +1,14 @@
 """The static features of a large catalogue in mapped files: a training step reads the rows that it needs.
 
 Takes blocks of rows, written once one after the other; gives rows by candidate index. What is mapped counts
-as resident memory although the system can take it back, so the store lets go of its pages before they are
-more than `MAPPED_BYTES`: memory grows with what a batch reads, not with the catalogue.
+as resident memory although the system can take it back, so a read of a larger file lets go of each stretch of
+`MAPPED_BYTES` before it touches the next: memory grows with what a batch reads, not with the catalogue.
 """
 
 import mmap
-import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
@@ -21,9 +21,7 @@ from forecart.sequences.candidate_features import CandidateFeatures
 
 LARGE_CATALOGUE: Final = 1 << 21
 """More candidates than these are trained from a store (docs/adr/0016)."""
-MAPPED_BYTES: Final = 1 << 30
-# What the kernel maps around a page that is asked for.
-_BYTES_PER_FAULT: Final = 1 << 16
+MAPPED_BYTES: Final = 1 << 28
 _BLOCK_ROWS: Final = 1 << 16
 _ARRAYS: Final = ("static", "advertiser")
 _FACTS: Final = "facts.json"
@@ -42,10 +40,6 @@ class CandidateStore:
     static: npt.NDArray[Any]
     advertiser: npt.NDArray[np.int32]
     num_collaborative: int
-    _pages: "_MappedPages" = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_pages", _MappedPages([self.static, self.advertiser]))
 
     @property
     def num_candidates(self) -> int:
@@ -56,10 +50,9 @@ class CandidateStore:
         """Returns copies of the features [U, F] and the advertisers [U] of these candidates.
 
         Args:
-            index: [U]; ascending is fastest.
+            index: [U], ascending.
         """
-        self._pages.let_go_before(2 * len(index))
-        return np.take(self.static, index, axis=0), np.take(self.advertiser, index)
+        return _gather(self.static, index), _gather(self.advertiser, index)
 
     @classmethod
     def write(
@@ -135,24 +128,22 @@ def _write_header(file: IO[bytes], first: npt.NDArray[Any], num_rows: int) -> No
     np.lib.format.write_array_header_1_0(file, facts)
 
 
-class _MappedPages:
-    """Counts what reads may have mapped, and lets all of it go before that is too much."""
+def _gather(array: npt.NDArray[Any], ascending: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Returns these rows of a mapped array, a stretch of the file after the other.
 
-    def __init__(self, arrays: list[npt.NDArray[Any]]) -> None:
-        # The base of a mapped array is the mapping itself.
-        bases: list[object] = [array.base for array in arrays]
-        self._maps = [base for base in bases if isinstance(base, mmap.mmap)]
-        self._num_bytes = 0
-        self._lock = threading.Lock()
-
-    def let_go_before(self, num_reads: int) -> None:
-        """Makes room for reads of `num_reads` places."""
-        num_bytes = num_reads * _BYTES_PER_FAULT
-        with self._lock:
-            self._num_bytes += num_bytes
-            if self._num_bytes <= MAPPED_BYTES:
-                return
-            self._num_bytes = num_bytes
-        for pages in self._maps:
-            # The pages stay in the system's cache; of a mapping that is only read nothing is lost.
+    Where the system caches a file in large pieces, one row maps megabytes around it: without letting go, the
+    rows of one batch would map all of the catalogue.
+    """
+    # The base of a mapped array is the mapping itself.
+    pages: object = array.base
+    if array.nbytes <= MAPPED_BYTES or not isinstance(pages, mmap.mmap):
+        return np.take(array, ascending, axis=0)
+    num_rows = max(1, MAPPED_BYTES * len(array) // array.nbytes)
+    places = np.searchsorted(ascending, np.arange(0, len(array) + num_rows, num_rows))
+    found = []
+    for first, end in pairwise(places):
+        if first < end:
+            found.append(np.take(array, ascending[first:end], axis=0))
+            # It stays in the system's cache; of what is only read nothing is lost.
             pages.madvise(mmap.MADV_DONTNEED)
+    return np.concatenate(found) if found else np.take(array, ascending, axis=0)

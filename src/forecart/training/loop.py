@@ -108,9 +108,9 @@ class Trainer:
         """Runs what is left of the present epoch."""
         epoch = state.step // self._steps_per_epoch
         feed = Feed(self.examples, self.objective, device, self.seed, self.store)
-        before = time.perf_counter()
+        before = asked = time.perf_counter()
         for batch in feed.batches(state.step, steps_per_epoch=self._steps_per_epoch):
-            waited_s = time.perf_counter() - before
+            waited_s = time.perf_counter() - asked
             loss = self.take_step(state, batch)
             now = time.perf_counter()
             state.totals.add(loss=loss, num_rows=batch.num_rows, elapsed_s=now - before)
@@ -119,6 +119,7 @@ class Trainer:
             is_due = state.step % self.settings.checkpoint_every_steps == 0
             if is_due and state.step % self._steps_per_epoch:
                 save_checkpoint(self.folder, state.to_checkpoint())
+            asked = time.perf_counter()
         self._finish_epoch(state, epoch)
         save_checkpoint(self.folder, state.to_checkpoint())
 
