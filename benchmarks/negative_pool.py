@@ -3,9 +3,10 @@
 Makes two synthetic catalogues on disk (100 thousand items, and `--items`) with histories of the same users
 over each, and trains the same item model on both through the project's own training loop, items read from a
 store, `--draws` fresh negatives a step. Each catalogue is a process of its own; they take turns of `--block`
-steps, so that a busy machine slows both alike. For a few turns the small catalogue is also trained the usual
-way, in memory. Prints steps a second, the ratio, the share of the time that steps wait for their batch, and
-the peak of resident memory, mapped pages counted; writes `results/scale-negative_pool.json`.
+steps, half as many on the small one, so that a busy machine slows both alike. For a few turns the small
+catalogue is also trained the usual way, in memory. Prints steps a second, the ratio, the share of the time
+that steps wait for their batch, and the peak of resident memory, mapped pages counted; writes
+`results/scale-negative_pool.json`.
 """
 
 import argparse
@@ -17,16 +18,20 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from benchmarks.figures import RESULTS
 from forecart import artifacts, columns
 from forecart.evaluation.provenance import read_provenance
+from forecart.model.settings import ModelSettings
+from forecart.model.static_features import StaticFeatures
+from forecart.model.two_tower import TwoTower
 from forecart.sequences.batches import BatchBuilder
 from forecart.sequences.candidate_store import CandidateStore
 from forecart.sequences.histories import Histories
@@ -34,6 +39,10 @@ from forecart.sequences.pair_log import PairLog
 from forecart.sequences.population import read_population
 from forecart.sequences.split import DAY_US, LabelContract, label_windows
 from forecart.sequences.vocabulary import FIRST_INDEX
+from forecart.training.examples import Examples
+from forecart.training.loop import Progress, Trainer
+from forecart.training.objective import Objective
+from forecart.training.settings import LossSettings, TrainingSettings
 
 SMALL: Final = 100_000
 NUM_USERS, NUM_EVENTS, NUM_ADVERTISERS = 50_000, 40, 5_000
@@ -122,7 +131,7 @@ class Turns:
         self.block = int(line)
         self.num_steps, self.waited_s, self.loss, self.started = 0, 0.0, 0.0, time.perf_counter()
 
-    def step(self, progress: Any) -> None:
+    def step(self, progress: Progress) -> None:
         """Counts a step; after the last of the turn tells and waits."""
         self.num_steps += 1
         self.waited_s += progress.waited_s
@@ -141,31 +150,17 @@ class Turns:
         self.wait()
 
 
-def train(folder: Path, *, draws: int, in_memory: bool) -> None:
-    """Trains on one catalogue, a turn at a time, until there is no more input."""
-    # Here, so that the process that hands out the turns is small.
-    import torch
-
-    from forecart.model.settings import ModelSettings
-    from forecart.model.static_features import StaticFeatures
-    from forecart.model.two_tower import TwoTower
-    from forecart.training.examples import Examples
-    from forecart.training.loop import Trainer
-    from forecart.training.objective import Objective
-    from forecart.training.settings import LossSettings, TrainingSettings
-
-    torch.set_num_threads(1)
-    store = CandidateStore.load(folder)
-    num_items = store.num_candidates
-    histories = make_histories(num_items)
+def build_trainer(store: CandidateStore, checkpoints: Path, *, draws: int, in_memory: bool) -> Trainer:
+    """Returns a trainer on one catalogue, its items in the store or in memory."""
+    histories = make_histories(store.num_candidates)
     contract = LabelContract(positives={"checkout": 1.0})
     log = PairLog.build(
-        histories, level="item", num_candidates=num_items, conversion_codes=contract.conversion_codes
+        histories,
+        level="item",
+        num_candidates=store.num_candidates,
+        conversion_codes=contract.conversion_codes,
     )
     log = log if in_memory else log.with_seen_only()
-    labels = label_windows(histories, cuts_us=CUTS_US, contract=contract, level="item")
-    builder = BatchBuilder(histories, log, HISTORY_LENGTH, reads_future=False)
-    populations = {int(cut): read_population(log, int(cut)) for cut in CUTS_US}
     settings = TrainingSettings(
         loss=LossSettings(kind="sampled", negatives="mixed", num_negatives=draws),
         batch_rows=BATCH_ROWS,
@@ -174,44 +169,53 @@ def train(folder: Path, *, draws: int, in_memory: bool) -> None:
         device="cpu",
         precision="float32",
     )
+    examples = Examples(
+        BatchBuilder(histories, log, HISTORY_LENGTH, reads_future=False),
+        label_windows(histories, cuts_us=CUTS_US, contract=contract, level="item"),
+        {int(cut): read_population(log, int(cut)) for cut in CUTS_US},
+        settings,
+        seed=0,
+    )
+    objective = Objective.build(
+        settings.loss, examples.labels.candidate, store.num_candidates, is_sparse=not in_memory
+    )
+    model = build_model(store, in_memory=in_memory)
+    kept = None if in_memory else store
+    return Trainer(model, examples, objective, settings, checkpoints, seed=0, store=kept)
+
+
+def build_model(store: CandidateStore, *, in_memory: bool) -> TwoTower:
+    """Returns the model, the same weights for every catalogue."""
+    torch.manual_seed(0)
     static_NF, advertiser_N = torch.from_numpy(store.static), torch.from_numpy(store.advertiser)
     if in_memory:
         static_NF, advertiser_N = static_NF.clone(), advertiser_N.clone()
-    advertiser_AF = (
-        torch.randn(NUM_ADVERTISERS + FIRST_INDEX, FEATURES, generator=torch.Generator().manual_seed(0)) / 8
-    )
+    advertiser_AF = torch.randn(NUM_ADVERTISERS + FIRST_INDEX, FEATURES) / 8
     static = StaticFeatures(advertiser_AF, static_NF, static_NF, COLLABORATIVE, advertiser_N, "item")
-    torch.manual_seed(0)
-    model = TwoTower(
+    return TwoTower(
         static,
         settings=ModelSettings(width=WIDTH, num_layers=1, history_length=HISTORY_LENGTH, id_rows=ID_ROWS),
     )
+
+
+def train(folder: Path, *, draws: int, in_memory: bool) -> None:
+    """Trains on one catalogue, a turn at a time, until there is no more input."""
+    torch.set_num_threads(1)
     turns = Turns(block=0)
     with tempfile.TemporaryDirectory() as checkpoints:
-        trainer = Trainer(
-            model,
-            Examples(builder, labels, populations, settings, 0),
-            Objective.build(settings.loss, labels.candidate, num_items, is_sparse=not in_memory),
-            settings,
-            Path(checkpoints),
-            0,
-            on_step=turns.step,
-            store=None if in_memory else store,
+        trainer = build_trainer(
+            CandidateStore.load(folder), Path(checkpoints), draws=draws, in_memory=in_memory
         )
-        print(
-            json.dumps(
-                {
-                    "num_rows": len(labels),
-                    "num_parameters": sum(value.numel() for value in model.parameters()),
-                    "seen": len(np.unique(log.candidate)),
-                    **resident_gb(),
-                }
-            ),
-            flush=True,
-        )
+        facts = {
+            "num_rows": trainer.examples.num_rows,
+            "num_parameters": sum(value.numel() for value in trainer.model.parameters()),
+            "seen": len(np.unique(trainer.examples.builder.log.candidate)),
+            **resident_gb(),
+        }
+        print(json.dumps(facts), flush=True)
         try:
             turns.wait()
-            trainer.run()
+            replace(trainer, on_step=turns.step).run()
         except Stop:
             return
 
@@ -299,7 +303,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
             names = ["small", "large"] if number % 2 else ["large", "small"]
             names += ["small, in memory"] if number < asked.usual_turns else []
             for name in names:
-                turn = started[name].take_turn(asked.block)
+                turn = started[name].take_turn(asked.block if name == "large" else asked.block // 2)
                 print(
                     f"{number + 1}/{num_turns} {name}: {1 / turn['step_s']:.1f} steps/s, waited "
                     f"{turn['waited_share']:.1%}, peak {turn['peak_gb']:.2f} GB, loss {turn['loss']:.3f}",
@@ -323,7 +327,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--items", type=int, default=20_000_000)
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=5000, help="of the large catalogue")
     parser.add_argument("--draws", type=int, default=8192)
     parser.add_argument("--block", type=int, default=100, help="steps of a turn")
     parser.add_argument("--usual-turns", type=int, default=5, help="turns of the small catalogue in memory")
@@ -335,6 +339,7 @@ def main() -> None:
     if asked.racer:
         train(asked.racer, draws=asked.draws, in_memory=asked.in_memory)
         return
+    provenance = read_provenance()
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         figures = measure(asked, Path(folder))
     settings = {name: getattr(asked, name) for name in ("items", "steps", "draws", "block")}
@@ -348,7 +353,7 @@ def main() -> None:
         "users": NUM_USERS,
         "events": NUM_USERS * NUM_EVENTS,
     }
-    result = {"provenance": read_provenance(), "settings": settings, **figures}
+    result = {"provenance": provenance, "settings": settings, **figures}
     artifacts.write_json(asked.results / "scale-negative_pool.json", result)
     print(json.dumps(result, indent=2))
 
