@@ -3,7 +3,7 @@
 Makes two synthetic catalogues on disk (100 thousand items, and `--items`) with histories of the same users
 over each, and trains the same item model on both through the project's own training loop, items read from a
 store, `--draws` fresh negatives a step. Each catalogue is a process of its own; they take turns of `--block`
-steps, half as many on the small one, so that a busy machine slows both alike. For a few turns the small
+steps, a fourth of them on the small one, so that a busy machine slows both alike. For a few turns the small
 catalogue is also trained the usual way, in memory. Prints steps a second, the ratio, the share of the time
 that steps wait for their batch, and the peak of resident memory, mapped pages counted; writes
 `results/scale-negative_pool.json`.
@@ -121,6 +121,7 @@ class Turns:
     num_steps: int = 0
     waited_s: float = 0.0
     started: float = 0.0
+    started_cpu: float = 0.0
     loss: float = 0.0
 
     def wait(self) -> None:
@@ -129,7 +130,8 @@ class Turns:
         if not line:
             raise Stop
         self.block = int(line)
-        self.num_steps, self.waited_s, self.loss, self.started = 0, 0.0, 0.0, time.perf_counter()
+        self.num_steps, self.waited_s, self.loss = 0, 0.0, 0.0
+        self.started, self.started_cpu = time.perf_counter(), time.process_time()
 
     def step(self, progress: Progress) -> None:
         """Counts a step; after the last of the turn tells and waits."""
@@ -142,6 +144,7 @@ class Turns:
         told = {
             "step": progress.step,
             "step_s": elapsed_s / self.block,
+            "step_cpu_s": (time.process_time() - self.started_cpu) / self.block,
             "waited_share": self.waited_s / elapsed_s,
             "loss": self.loss / self.block,
             **resident_gb(),
@@ -269,6 +272,7 @@ class Racer:
             "steps": self.turns[-1]["step"],
             "steps_per_s": len(turns) / total_s,
             "steps_per_s_of_turns": [round(1 / turn["step_s"], 2) for turn in turns],
+            "step_cpu_s": statistics.mean(turn["step_cpu_s"] for turn in turns),
             "waited_share": sum(turn["waited_share"] * turn["step_s"] for turn in turns) / total_s,
             "peak_gb": self.turns[-1]["peak_gb"],
             "peak_gb_before_training": self.facts["peak_gb"],
@@ -293,7 +297,8 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Runs the race and returns its figures."""
     folders = {"small": folder / "small", "large": folder / "large"}
     for name, num_items in (("small", SMALL), ("large", asked.items)):
-        write_store(folders[name], num_items)
+        if not (folders[name] / "facts.json").exists():
+            write_store(folders[name], num_items)
     num_turns = -(-(asked.steps - WARM_UP) // asked.block)
     with racers(folders, asked.draws) as started:
         for racer in started.values():
@@ -303,7 +308,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
             names = ["small", "large"] if number % 2 else ["large", "small"]
             names += ["small, in memory"] if number < asked.usual_turns else []
             for name in names:
-                turn = started[name].take_turn(asked.block if name == "large" else asked.block // 2)
+                turn = started[name].take_turn(asked.block if name == "large" else asked.block // 4)
                 print(
                     f"{number + 1}/{num_turns} {name}: {1 / turn['step_s']:.1f} steps/s, waited "
                     f"{turn['waited_share']:.1%}, peak {turn['peak_gb']:.2f} GB, loss {turn['loss']:.3f}",
@@ -316,6 +321,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {
         "ratio": figures["large"]["steps_per_s"] / figures["small"]["steps_per_s"],
         "median_ratio_of_turns": statistics.median(large / small for large, small in pairs),
+        "ratio_of_cpu_s": figures["small"]["step_cpu_s"] / figures["large"]["step_cpu_s"],
         "catalogues": figures,
         "store_gb": sum(path.stat().st_size for path in folders["large"].iterdir()) / 1e9,
     }
@@ -330,8 +336,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5000, help="of the large catalogue")
     parser.add_argument("--draws", type=int, default=8192)
     parser.add_argument("--block", type=int, default=100, help="steps of a turn")
-    parser.add_argument("--usual-turns", type=int, default=5, help="turns of the small catalogue in memory")
-    parser.add_argument("--folder", type=Path, help="where the catalogues go; a temporary folder by default")
+    parser.add_argument("--usual-turns", type=int, default=10, help="turns of the small catalogue in memory")
+    parser.add_argument(
+        "--folder", type=Path, help="where the catalogues are kept; a temporary folder by default"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are written")
     parser.add_argument("--racer", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--in-memory", action="store_true", help=argparse.SUPPRESS)
@@ -340,8 +348,8 @@ def main() -> None:
         train(asked.racer, draws=asked.draws, in_memory=asked.in_memory)
         return
     provenance = read_provenance()
-    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-        figures = measure(asked, Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(asked, asked.folder or Path(folder))
     settings = {name: getattr(asked, name) for name in ("items", "steps", "draws", "block")}
     settings |= {
         "batch_rows": BATCH_ROWS,

@@ -1,8 +1,8 @@
 """The static features of a large catalogue in mapped files: a training step reads the rows that it needs.
 
 Takes blocks of rows, written once one after the other; gives rows by candidate index. What is mapped counts
-as resident memory although the system can take it back, so a read of a larger file lets go of each stretch of
-`MAPPED_BYTES` before it touches the next: memory grows with what a batch reads, not with the catalogue.
+as resident memory although the system can take it back, so of a file larger than `KEPT_BYTES` a read lets go
+of each further stretch before it touches the next: memory does not grow with the catalogue.
 """
 
 import mmap
@@ -21,7 +21,9 @@ from forecart.sequences.candidate_features import CandidateFeatures
 
 LARGE_CATALOGUE: Final = 1 << 21
 """More candidates than these are trained from a store (docs/adr/0016)."""
-MAPPED_BYTES: Final = 1 << 28
+KEPT_BYTES: Final = 4 << 30
+"""Of each file so much may stay mapped: mapping it anew costs ten times what reading its rows does."""
+STRETCH_BYTES: Final = 1 << 28
 _BLOCK_ROWS: Final = 1 << 16
 _ARRAYS: Final = ("static", "advertiser")
 _FACTS: Final = "facts.json"
@@ -129,21 +131,23 @@ def _write_header(file: IO[bytes], first: npt.NDArray[Any], num_rows: int) -> No
 
 
 def _gather(array: npt.NDArray[Any], ascending: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """Returns these rows of a mapped array, a stretch of the file after the other.
+    """Returns these rows of a mapped array.
 
-    Where the system caches a file in large pieces, one row maps megabytes around it: without letting go, the
-    rows of one batch would map all of the catalogue.
+    Where the system caches a file in large pieces, one row maps megabytes around it, so that the rows of a
+    few batches map all of the catalogue. What lies beyond `KEPT_BYTES` is let go of, stretch by stretch.
     """
     # The base of a mapped array is the mapping itself.
     pages: object = array.base
-    if array.nbytes <= MAPPED_BYTES or not isinstance(pages, mmap.mmap):
+    if array.nbytes <= KEPT_BYTES or not isinstance(pages, mmap.mmap):
         return np.take(array, ascending, axis=0)
-    num_rows = max(1, MAPPED_BYTES * len(array) // array.nbytes)
-    places = np.searchsorted(ascending, np.arange(0, len(array) + num_rows, num_rows))
-    found = []
+    row_bytes = array.nbytes // len(array)
+    num_kept, num_rows = KEPT_BYTES // row_bytes, max(1, STRETCH_BYTES // row_bytes)
+    places = np.searchsorted(ascending, np.arange(num_kept, len(array) + num_rows, num_rows))
+    found = [np.take(array, ascending[: places[0]], axis=0)]
+    rest = num_kept * row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
     for first, end in pairwise(places):
         if first < end:
             found.append(np.take(array, ascending[first:end], axis=0))
             # It stays in the system's cache; of what is only read nothing is lost.
-            pages.madvise(mmap.MADV_DONTNEED)
-    return np.concatenate(found) if found else np.take(array, ascending, axis=0)
+            pages.madvise(mmap.MADV_DONTNEED, rest)
+    return np.concatenate(found)

@@ -48,7 +48,7 @@ class PairLog:
     user_visit: npt.NDArray[np.int64]
     num_candidates: int
     group: npt.NDArray[np.int32]
-    seen: npt.NDArray[np.int64] | None = None
+    seen: npt.NDArray[np.int32] | None = None
 
     @classmethod
     def build(
@@ -98,7 +98,7 @@ class PairLog:
 
     def with_seen_only(self) -> Self:
         """Returns this log for statistics of the candidates that occur in it."""
-        return replace(self, seen=np.unique(self.candidate).astype(np.int64))
+        return replace(self, seen=np.unique(self.candidate).astype(np.int32))
 
     def rows_of(
         self, user_index: npt.NDArray[np.int32], cut_us: npt.NDArray[np.int64]

@@ -49,7 +49,7 @@ class Population:
     user_visits: FloatArray
     user_visits_30d: FloatArray
     user_last_days: FloatArray
-    seen: npt.NDArray[np.int64] | None = None
+    seen: npt.NDArray[np.int32] | None = None
 
     def rows_of(self, candidate: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Returns the row of each candidate."""
@@ -85,9 +85,10 @@ def read_population(log: PairLog, cut_us: int) -> Population:
     return Population(log_share, visits_per_user, gap_days, visits, visits_30d, last_days, seen)
 
 
-def _place_among(seen: npt.NDArray[np.int64], candidate: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _place_among(seen: npt.NDArray[np.int32], candidate: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Returns where each candidate stands among the seen, and their number for one that is not seen."""
-    place = np.searchsorted(seen, candidate)
+    # Of one type, or all of `seen` would be converted for each search.
+    place = np.searchsorted(seen, candidate.astype(np.int32, copy=False))
     is_seen = seen[np.minimum(place, len(seen) - 1)] == candidate if len(seen) else np.zeros(len(place), bool)
     return np.where(is_seen, place, len(seen))
 
