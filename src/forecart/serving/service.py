@@ -7,8 +7,8 @@ what was read; whoever serves decides on which thread that happens.
 
 import secrets
 import time
-from collections.abc import Callable, Set
-from itertools import count
+from collections.abc import Callable
+from itertools import chain, count
 from typing import Final
 
 import numpy as np
@@ -227,24 +227,25 @@ def _walk(
         mask: by index, what may be shown; None where everything may.
         name: from indices to ids.
     """
-    lists, num_missing, seen = list[Listed](), ask.limit, set[int]()
+    lists, num_missing, above = list[Listed](), ask.limit, list[Indices]()
     for rung in list_rungs(reading, level, ask.country):
-        kept = _find_kept(rung.index, mask, seen, num_missing)
+        kept = _find_kept(rung.index, mask, above, num_missing)
         if num_kept := len(rung.index[:num_missing] if kept is None else kept):
             lists.append(_list(rung, kept, num_kept, name))
         num_missing -= num_kept
         if num_missing == 0:
             break
-        seen.update(rung.index.tolist())
+        above.append(rung.index)
     return lists
 
 
-def _find_kept(index: Indices, mask: Mask, seen: Set[int], num: int) -> Places | None:
-    """Returns the places of the first `num` that may be shown and were not seen; None for those in front."""
+def _find_kept(index: Indices, mask: Mask, above: list[Indices], num: int) -> Places | None:
+    """Returns the places of the first `num` that may be shown and are not above; None for those in front."""
     # On the way of every lookup: the calls are numpy's fastest for what they do.
     kept = None if mask is None else mask.take(index).nonzero()[0]
-    if seen:
-        places, listed = range(len(index)) if kept is None else kept.tolist(), index.tolist()
+    if above and (kept is None or len(kept)):
+        seen, listed = set(chain.from_iterable(one.tolist() for one in above)), index.tolist()
+        places = range(len(index)) if kept is None else kept.tolist()
         return np.array([place for place in places if listed[place] not in seen][:num], np.intp)
     return None if kept is None or len(kept) == len(index) else kept[:num]
 
