@@ -367,6 +367,7 @@ class Workflow:
             candidates=self.target_data(level, []).vocabulary,
             id_column=ID_COLUMN[level],
             block_users=self.config.candidates.block_users,
+            user_country=self.data.user_country,
         )
 
     def _eligible_at(self, level: Level, as_of_us: int) -> npt.NDArray[np.bool_]:
