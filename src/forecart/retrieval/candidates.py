@@ -26,8 +26,9 @@ from forecart.retrieval.candidate_files import (
     user_vectors_name,
 )
 from forecart.retrieval.carry import CarriedPart, Carry
-from forecart.retrieval.exact import TopK, score_exact, search_exact
+from forecart.retrieval.exact import score_exact, search_exact
 from forecart.retrieval.scorer import ModelScorer
+from forecart.retrieval.top_k import TopK
 from forecart.sequences.population import POPULARITY_DAYS
 from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 

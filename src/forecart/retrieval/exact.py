@@ -5,29 +5,14 @@ when fewer than K candidates are eligible. Users come in blocks, so that a block
 a laptop's memory, not the whole population.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from forecart.embedding.candidates import CandidateEmbeddings
 from forecart.embedding.users import UserEmbeddings
+from forecart.retrieval.top_k import TopK
 from forecart.sequences.vocabulary import FIRST_INDEX
-
-
-@dataclass(frozen=True, eq=False)
-class TopK:
-    """The lists of B users; a list that is short ends in candidate 0 with score -inf.
-
-    Attributes:
-        candidate: [B, K] int32, best first; of equal scores the lower index first.
-        score: [B, K] float32.
-    """
-
-    candidate: npt.NDArray[np.int32]
-    score: npt.NDArray[np.float32]
 
 
 def score_exact(users: UserEmbeddings, candidates: CandidateEmbeddings) -> Tensor:
@@ -55,7 +40,7 @@ def search_exact(score_BN: Tensor, *, top_k: int, is_eligible_N: Tensor) -> TopK
     """
     score_BN.masked_fill_(~is_eligible_N, -torch.inf)
     score_BN[:, :FIRST_INDEX] = -torch.inf
-    score_BK, candidate_BK = _top_by_score_then_index(score_BN, min(top_k, score_BN.shape[1]))
+    score_BK, candidate_BK = top_by_score_then_index(score_BN, min(top_k, score_BN.shape[1]))
     if score_BK[:, :1].isnan().any():  # NaN sorts before every number
         raise ValueError("a score is a number, NaN arrived: the model has diverged")
     candidate_BK[score_BK.isneginf()] = 0
@@ -66,14 +51,17 @@ def search_exact(score_BN: Tensor, *, top_k: int, is_eligible_N: Tensor) -> TopK
     )
 
 
-def _top_by_score_then_index(score_BN: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    score_BK, candidate_BK = score_BN.topk(top_k, dim=1)
+def top_by_score_then_index(score_BN: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """Returns the best `top_k` scores of each row and where they are; of equal ones the lower index first."""
+    # One more than is asked for: if it is equal, topk may have left out one of a lower index.
+    score_BK, candidate_BK = score_BN.topk(min(top_k + 1, score_BN.shape[1]), dim=1)
     # topk promises nothing about equal scores, neither their order nor which of them are the last of the K.
     candidate_BK, by_index = candidate_BK.sort(dim=1)
     score_BK, by_score = score_BK.gather(1, by_index).sort(dim=1, descending=True, stable=True)
     candidate_BK = candidate_BK.gather(1, by_score)
-    last_B1 = score_BK[:, -1:]
-    is_tied_B = ((score_BN >= last_B1).sum(dim=1) > top_k) & ~last_B1[:, 0].isneginf()
+    last_B1 = score_BK[:, top_k - 1 : top_k]
+    is_tied_B = (score_BK[:, top_k:] == last_B1).any(dim=1) & ~last_B1[:, 0].isneginf()
+    score_BK, candidate_BK = score_BK[:, :top_k].contiguous(), candidate_BK[:, :top_k].contiguous()
     if is_tied_B.any():
         sorted_score, by_score = score_BN[is_tied_B].sort(dim=1, descending=True, stable=True)
         score_BK[is_tied_B], candidate_BK[is_tied_B] = sorted_score[:, :top_k], by_score[:, :top_k]
