@@ -122,7 +122,7 @@ class InvertedFile:
         return score_BK, place_BK
 
     def _read_on(self, found: TopK, query_BD: Floats, num_probes: int, masked: MaskedLists) -> None:
-        """Searches again for users to whom more lists are near, for how good their own lists are, than were read.
+        """Searches again for users to whom more lists are near than were read, for how good their lists are.
 
         A user around whom nothing is eligible needs many lists more than others.
         """
