@@ -22,6 +22,7 @@ GROUP: Final = 32
 _TILE_USERS: Final = 512
 _TILE_ROWS: Final = 1024
 _MAX_MAXIMA: Final = 1 << 26
+_MAX_SCORES: Final = 1 << 19
 _ERROR_BOUND: Final = 1e-5
 """Of a float32 product, relative to the length of the vectors."""
 _BFLOAT16_MARGIN: Final = 1.5
@@ -61,30 +62,31 @@ class GroupMaxScan:
         kept = min(top_k, num)
         score = np.full((num_users, top_k), -np.inf, np.float32)
         candidate = np.zeros((num_users, top_k), np.int32)
-        tile = max(1, min(_TILE_USERS, _MAX_MAXIMA // max(num // GROUP, 1)))
-        # One for all tiles: new memory costs as much as what is written to it.
-        maximum_BG = torch.empty(min(tile, num_users), num // GROUP)
+        is_grouped = num // GROUP > 2 * self._num_picked(top_k)
+        search, columns = (self._search, num // GROUP) if is_grouped else (_search_all, num)
+        tile = max(1, min(_TILE_USERS, (_MAX_MAXIMA if is_grouped else _MAX_SCORES) // max(columns, 1)))
+        # One for all tiles: new memory costs more than what is written to it.
+        scratch = torch.empty(min(tile, num_users), columns)
         for first in range(0, num_users if kept else 0, tile):
-            rows = slice(first, first + tile)
-            score_BK, place_BK = self._search(vectors, queries[rows], kept, maximum_BG)
-            score[rows, :kept] = score_BK.numpy()
-            candidate[rows, :kept] = candidate_N[place_BK.numpy()]
+            query_TD = queries[first : first + tile]
+            score_TK, place_TK = search(vectors, query_TD, kept, scratch[: len(query_TD)])
+            score[first : first + tile, :kept] = score_TK.numpy()
+            candidate[first : first + tile, :kept] = candidate_N[place_TK.numpy()]
         return TopK(candidate, score)
+
+    def _num_picked(self, top_k: int) -> int:
+        return int(top_k * _BFLOAT16_MARGIN) if self.is_bfloat16 else top_k
 
     def _search(
         self, vector_ND: Tensor, query_BD: Tensor, top_k: int, maximum_BG: Tensor
     ) -> tuple[Tensor, Tensor]:
-        maximum_BG = maximum_BG[: len(query_BD)]
-        num_groups = len(vector_ND) // GROUP
-        num_kept = int(top_k * _BFLOAT16_MARGIN) if self.is_bfloat16 else top_k
-        if num_groups <= 2 * num_kept:
-            return top_by_score_then_index(query_BD @ vector_ND.T, top_k)
+        num_picked = self._num_picked(top_k)
         for dtype, precision in self._ways():
             with _precision(precision):
                 find_maxima(vector_ND, query_BD, maximum_BG, dtype)
             # Of bfloat16 maxima many are equal, and sorting all of them would settle nothing.
             pick = top_by_score_then_index if dtype == torch.float32 else torch.topk
-            picked_BG, group_BG = pick(maximum_BG, num_kept)
+            picked_BG, group_BG = pick(maximum_BG, num_picked)
             group_BG, order_BG = group_BG.sort(dim=1)
             score_BM = score_groups(vector_ND, query_BD, group_BG)
             if dtype == torch.bfloat16:
@@ -103,6 +105,10 @@ class GroupMaxScan:
         """
         fast, safe = (torch.float32, "medium"), (torch.float32, "highest")
         return [(torch.bfloat16, "highest"), fast, safe] if self.is_bfloat16 else [fast, safe]
+
+
+def _search_all(vector_ND: Tensor, query_BD: Tensor, top_k: int, score_BN: Tensor) -> tuple[Tensor, Tensor]:
+    return top_by_score_then_index(torch.mm(query_BD, vector_ND.T, out=score_BN), top_k)
 
 
 def find_maxima(vector_ND: Tensor, query_BD: Tensor, maximum_BG: Tensor, dtype: torch.dtype) -> None:
