@@ -197,6 +197,22 @@ def built(request, tmp_path_factory):
     return folder
 
 
+def test_a_folder_that_was_moved_is_the_same_index(built, tmp_path):
+    shutil.copytree(built, tmp_path / "moved")
+    lists = [open_index(folder).search(make_queries(3), 10) for folder in (built, tmp_path / "moved")]
+    assert lists[0].candidate.tolist() == lists[1].candidate.tolist()
+
+
+def test_an_index_takes_a_folder_of_its_own(tmp_path):
+    (tmp_path / "report.html").write_text("of a run")
+    with pytest.raises(ArtifactError, match=r"report\.html"):
+        build_index(make_source(5), tmp_path, IndexSettings(kind="exact"))
+    assert (tmp_path / "report.html").exists()
+    for num in (5, 7):  # and one after another
+        build_index(make_source(num), tmp_path / "index", IndexSettings(kind="exact"))
+    assert len(open_index(tmp_path / "index").candidate_N) == 7
+
+
 def test_damage_is_found_before_a_parser_reads_it(built, tmp_path):
     for path in sorted(built.iterdir()):
         for at in (0, path.stat().st_size // 2, path.stat().st_size - 2):

@@ -9,9 +9,10 @@ from forecart.retrieval.index.exact import ExactIndex, build_exact
 
 
 def build_index(source: IndexSource, folder: Path, settings: IndexSettings) -> None:
-    """Writes an index into a folder; what was there is gone.
+    """Writes an index into a folder; an index that was there is gone.
 
     Raises:
+        ArtifactError: there is something in the folder that is not of an index.
         ConfigError: faiss is not installed, and this kind needs it.
     """
     if settings.kind == "exact":

@@ -3,7 +3,6 @@
 Every byte is held against the manifest before a library maps a file: faiss ends the process on a damaged one.
 """
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,17 +18,24 @@ VECTORS: Final = "vectors.npy"
 CANDIDATES: Final = "candidates.npy"
 LIBRARY: Final = "faiss.bin"
 LIST_OF: Final = "list_of.npy"
+_FILES: Final = {VECTORS, CANDIDATES, LIBRARY, LIST_OF, artifacts.MANIFEST}
 _FORMAT: Final = 1
 _FACTS: Final = {"kind", "embedding_space_id", "settings", "measured"}
 _BLOCK_ROWS: Final = 1 << 16
 
 
 def begin_folder(folder: Path) -> None:
-    """Empties the folder of an index that is to be built; it is none until `finish_folder`."""
-    if folder.exists():
-        (folder / artifacts.MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    """Empties the folder of an index that is to be built; it is none until `finish_folder`.
+
+    Raises:
+        ArtifactError: there is something in it that is not of an index.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {path.name: path for path in folder.iterdir() if path.suffix != ".tmp"}
+    if others := sorted(set(files) - _FILES):
+        raise ArtifactError(f"an index takes a folder of its own, {folder} has {others[0]} in it")
+    for name in sorted(files, key=lambda name: name != artifacts.MANIFEST):
+        files[name].unlink()
 
 
 def write_vectors(folder: Path, source: IndexSource, dtype: type[np.floating[Any]]) -> None:

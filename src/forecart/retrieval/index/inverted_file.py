@@ -136,12 +136,13 @@ class InvertedFile:
 
     def _lists_of(self, masked: MaskedLists) -> Any:
         """Returns lists of the eligible candidates alone, where they are not too many to be kept twice."""
-        masked.lists = self.lists
-        if masked.is_narrow(self.lists.d):
-            masked.lists = empty_lists(self.lists.quantizer, self.lists.nlist)
+        lists = self.lists
+        if masked.is_narrow(lists.d):
+            lists = empty_lists(self.lists.quantizer, self.lists.nlist)
             list_M = self.list_of_N[masked.place_M].astype(np.int64)
-            put_into_lists(masked.lists, self.stored.read(masked.place_M), masked.place_M, list_M)
-        return masked.lists
+            put_into_lists(lists, self.stored.read(masked.place_M), masked.place_M, list_M)
+        masked.lists = lists  # when it is filled: others may be searching
+        return lists
 
     @cached_property
     def centroid_LD(self) -> Floats:
