@@ -29,8 +29,9 @@ from forecart.publish.embedded import EmbeddedStore
 from forecart.publish.gate import GateSettings, check_release
 from forecart.publish.lookup import look_up
 from forecart.publish.records import RecordLayout
-from forecart.publish.release import EVERYONE, Release, ReleaseParts, build_release
+from forecart.publish.release import Release, ReleaseParts, build_release
 from forecart.publish.releases import Releases
+from forecart.retrieval.candidate_files import EVERYONE
 from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 
 LAYOUT: Final = RecordLayout(num_advertisers=100, num_items=0, width=64)

@@ -9,7 +9,8 @@ L1  advertiser lookups with consent and eligibility among 20,000 ads at open-loo
 L5  three times the peak of `/v1/candidates`: what is still answered, how fast the rest is refused, memory.
 L6  releases published and rolled back under load.
 L7  SIGTERM under load.
-L8  lookups for long: the slope of memory after a minute, descriptors and threads (only where it is named).
+L8  lookups for long: the slope of memory after a minute (Theil-Sen, which no single step tilts), descriptors
+    and threads at rest before and after (only where it is named).
 
 A latency counts from the moment a request was due. `lag_ms` is how late the generator itself sent: what it
 adds to the latencies of both. Writes `results/serving.json`.
@@ -58,6 +59,7 @@ NUM_REQUESTS: Final = 20_000
 SMALL_USERS: Final = 2000
 NUM_SWITCHES: Final = 20
 SOAK_RATE: Final = 200.0
+REST_S: Final = 2.0
 ROWS: Final = ("L1", "L5", "L6", "L7")
 
 
@@ -347,7 +349,8 @@ def measure_l7(world: World) -> dict[str, Any]:
 
 
 def measure_l8(world: World, *, seconds: float) -> dict[str, Any]:
-    """A steady load: memory, open descriptors and threads, looked at every few seconds."""
+    """A steady load: memory, looked at every few seconds, and what is open at rest before and after."""
+    target = world.target("/v1/advertisers", ask)
     looks: list[tuple[float, float, int, int]] = []
     is_over = threading.Event()
 
@@ -356,19 +359,27 @@ def measure_l8(world: World, *, seconds: float) -> dict[str, Any]:
         while not is_over.wait(2):
             looks.append((time.perf_counter() - begin, world.memory_mb(), *world.count_resources()))
 
+    asyncio.run(drive_closed(target, connections=CONNECTIONS, duration_s=5))  # opens what it opens once
+    time.sleep(REST_S)
+    before = world.count_resources()
     thread = threading.Thread(target=look)
     thread.start()
-    report = asyncio.run(drive_open(world.target("/v1/advertisers", ask), rate=SOAK_RATE, duration_s=seconds))
+    report = asyncio.run(drive_open(target, rate=SOAK_RATE, duration_s=seconds))
     is_over.set()
     thread.join()
+    time.sleep(REST_S)
+    after = world.count_resources()
     warm = [one for one in looks if one[0] > min(60, seconds / 2)]
-    slope = statistics.linear_regression([one[0] / 3600 for one in warm], [one[1] for one in warm]).slope
-    descriptors, threads = ([one[place] for one in warm] for place in (2, 3))
+    slopes = [
+        (later[1] - earlier[1]) / (later[0] - earlier[0])
+        for earlier, later in itertools.combinations(warm, 2)
+    ]
     return {
         "memory_mb": [warm[0][1], warm[-1][1]],
-        "memory_mb_per_hour": slope,
-        "descriptors": [min(descriptors), max(descriptors)],
-        "threads": [min(threads), max(threads)],
+        "memory_mb_per_hour": statistics.median(slopes) * 3600,
+        "descriptors": [before[0], after[0]],
+        "threads": [before[1], after[1]],
+        "descriptors_under_load": [min(one[2] for one in warm), max(one[2] for one in warm)],
         **report.describe(),
     }
 

@@ -16,6 +16,7 @@ ORDINAL: Final = "ordinal"
 VALUE: Final = "value"
 CURRENCY: Final = "currency"
 QUANTITY: Final = "quantity"
+COUNTRY: Final = "country"
 CONTEXT: Final = "context"
 CONSENT: Final = "consent"
 

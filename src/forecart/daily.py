@@ -5,11 +5,8 @@ of the day before, and candidate tables as the run's own. The models are the run
 without a moment trains. A day that is complete is not done again, and one that was killed is gone on with.
 """
 
-import fcntl
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +14,8 @@ from typing import Any, Final
 
 from forecart import artifacts
 from forecart.config import RunConfig, to_us
-from forecart.errors import ArtifactError, ConfigError, ConflictError
+from forecart.days import DAY_FILE, DAYS, alone, list_days
+from forecart.errors import ArtifactError, ConfigError
 from forecart.observe import Reporter
 from forecart.retrieval.candidates import BLOCKS_PER_PART, CandidateTask, write_candidates
 from forecart.retrieval.carry import Carry, find_news
@@ -25,7 +23,6 @@ from forecart.sequences.build import build_sequences, sequences_key
 from forecart.sequences.split import DAY_US, PLURAL, Level
 from forecart.workflow import Workflow
 
-DAYS: Final = "days"
 KEEP_DAYS: Final = 3
 _FORMAT: Final = "%Y%m%dT%H%M%SZ"
 
@@ -45,11 +42,6 @@ class DayRun:
     facts: dict[str, dict[str, Any]]
 
 
-def list_days(folder: Path) -> list[Path]:
-    """Returns the finished days of a run, the earliest first."""
-    return sorted(path.parent for path in (folder / DAYS).glob("*/day.json"))
-
-
 def run_day(config: RunConfig, folder: Path, as_of: datetime, *, reporter: Reporter) -> DayRun:
     """Runs a day on the models of a finished run.
 
@@ -64,7 +56,7 @@ def run_day(config: RunConfig, folder: Path, as_of: datetime, *, reporter: Repor
         ArtifactError: the run has no trained models, or its log changed since they were trained.
         ConflictError: another process works on the run.
     """
-    with _alone(folder):
+    with alone(folder):
         base = Workflow(config, folder, reporter=reporter)
         _check_moment(config, folder, as_of)
         base.events()
@@ -96,7 +88,7 @@ class Day:
         """Builds the sequences and lists every level."""
         self._sequences()
         facts = {PLURAL[level]: self._candidates(level) for level in self.workflow.config.levels}
-        artifacts.write_json(self.folder / "day.json", {"as_of": self.as_of.isoformat(), **facts})
+        artifacts.write_json(self.folder / DAY_FILE, {"as_of": self.as_of.isoformat(), **facts})
         return DayRun(self.folder, self.as_of, facts)
 
     def _sequences(self) -> None:
@@ -183,15 +175,3 @@ def _check_moment(config: RunConfig, folder: Path, as_of: datetime) -> None:
     later = [path.name for path in list_days(folder) if path.name > as_of.astimezone(UTC).strftime(_FORMAT)]
     if later:
         raise ConfigError(f"days are run in their order, {later[-1]} is there and {as_of} arrived")
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    if not (folder / artifacts.CONFIG).is_file():
-        raise ArtifactError(f"a day continues a finished run, {folder} is none: run it without --as-of first")
-    with (folder / ".run.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConflictError(f"one process runs a day of {folder} at a time, another does now") from None
-        yield

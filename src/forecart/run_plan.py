@@ -13,6 +13,7 @@ from forecart import artifacts
 from forecart.config import RunConfig, TargetConfig
 from forecart.evaluation.targets import MODEL
 from forecart.events.ingest import CATALOGUE_FILE
+from forecart.events.schema import EVENT_SCHEMA
 from forecart.retrieval.candidates import CANDIDATES_FORMAT
 from forecart.sequences.build import sequences_key
 from forecart.sequences.split import SECTION, Level
@@ -57,7 +58,8 @@ class RunPlan:
     def events_key(self) -> str:
         """Returns the key of the event store."""
         files = [*self.config.source.events, self.config.source.catalogue]
-        return artifacts.hash_value([artifacts.describe_files(files), self._dump("source", "events")])
+        described = [artifacts.describe_files(files), self._dump("source", "events"), list(EVENT_SCHEMA)]
+        return artifacts.hash_value(described)
 
     def sequences_key(self) -> str:
         """Returns the key of vocabularies and histories."""

@@ -341,6 +341,7 @@ class Workflow:
             candidates=self.target_data(level, []).vocabulary,
             id_column=ID_COLUMN[level],
             block_users=settings.block_users,
+            user_country=self.data.user_country,
         )
 
     def _candidates_as_of_us(self) -> int:

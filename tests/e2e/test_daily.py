@@ -1,5 +1,6 @@
 """Days on the nano run: who is listed anew, what is carried, and that a day is what a rebuild would be."""
 
+import json
 import shutil
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -11,7 +12,8 @@ from tests.cli.commands import START as SMALL_START
 from tests.cli.commands import forecart, write_log
 
 from forecart.config import load_config, validate_config
-from forecart.daily import KEEP_DAYS, Day, list_days, run_day
+from forecart.daily import KEEP_DAYS, Day, run_day
+from forecart.days import alone, list_days
 from forecart.errors import ArtifactError, ConfigError
 from forecart.observe import SilentReporter
 from forecart.publish.embedded import EmbeddedStore
@@ -210,3 +212,25 @@ def test_the_command_runs_a_day_and_publishes_it(nano, tmp_path):
     assert "20250406T000000Z" in forecart("release", "list", "--releases", tmp_path / "releases").stdout
     error = forecart("run", "nano", "--publish", tmp_path / "releases", code=2).stderr
     assert "--publish goes with --as-of" in error
+
+
+def test_status_says_how_far_a_run_is_and_what_is_served(nano, tmp_path):
+    shutil.copytree(nano.folder, tmp_path / "nano")
+    words = ["status", tmp_path / "nano", "--releases", tmp_path / "releases"]
+    said = forecart(*words).stdout
+    assert "complete: events, sequences, evaluation, advertisers, products" in said
+    assert "day     none yet" in said and "served  nothing" in said
+    assert forecart(*words, "--max-age-hours", "1e9", code=1).stdout == said
+    day = ["run", "nano", "--output", tmp_path / "nano", "--as-of", "2025-04-06"]
+    forecart(*day, "--publish", tmp_path / "releases")
+    found = json.loads(forecart(*words, "--json", "--max-age-hours", "1e9").stdout)
+    assert found["run"]["day"]["advertisers"]["num_encoded"] == 395 and not found["run"]["is_worked_on"]
+    age = datetime.now(UTC) - datetime(2025, 4, 6, tzinfo=UTC)
+    assert found["served"]["age_s"] == pytest.approx(age.total_seconds(), abs=60)
+    # Its history is from long ago.
+    late = forecart(*words, "--max-age-hours", "24", code=1).stdout
+    assert "395 of 395 users' advertisers anew" in late and "history up to 2025-04-06T00:00:00+00:00" in late
+    with alone(tmp_path / "nano"):
+        assert "a process works on it" in forecart(*words).stdout
+        error = forecart(*day[:-1], "2025-04-07", code=2).stderr
+        assert "one process runs a day" in error

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from forecart.publish.records import RecordLayout
-from forecart.publish.release import EVERYONE, Release, ReleaseParts, build_release
+from forecart.publish.release import Release, ReleaseParts, build_release
 from forecart.publish.suppression import suppression_key
+from forecart.retrieval.candidate_files import EVERYONE
 from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 
 LAYOUT = RecordLayout(num_advertisers=6, num_items=4, width=8)

@@ -11,7 +11,8 @@ from forecart import artifacts
 from forecart.errors import ArtifactError, DataError
 from forecart.publish import release as release_module
 from forecart.publish.integrity import describe_files, read_sealed, verify, write_sealed
-from forecart.publish.release import EVERYONE, Release, build_release, read_manifest
+from forecart.publish.release import Release, build_release, read_manifest
+from forecart.retrieval.candidate_files import EVERYONE
 
 FILE_TYPES = {
     "array": "items/vectors.npy",

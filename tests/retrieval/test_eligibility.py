@@ -42,6 +42,7 @@ class World:
             item_advertiser=np.concatenate([[0, 1], np.maximum(owner, 1)]).astype(np.int32),
             item_category=np.ones((len(self.items) + 2, 2), np.int32),
             item_price=np.full(len(self.items) + 2, np.nan, np.float32),
+            user_country=np.zeros(6, np.uint16),
             manifest={},
             **self.spaces,
         )

@@ -21,6 +21,7 @@ EVENT_SCHEMA = {
     "value": pl.Float64,
     "currency": pl.String,
     "quantity": pl.Float64,
+    "country": pl.String,
 }
 CATALOGUE_SCHEMA = {
     "item_id": pl.String,
@@ -44,6 +45,7 @@ def _event(number: int, **given) -> dict:
         "value": None,
         "currency": "EUR",
         "quantity": 1.0,
+        "country": None,
     }
     event = defaults | given
     return event | {"arrived_at": event.get("arrived_at", event["occurred_at"])}

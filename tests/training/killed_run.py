@@ -2,9 +2,10 @@
 
 SCENARIOS is a JSON object of lists of fates, one for each attempt: `["step", n]` dies after its n-th step,
 `["fsync", n]` at its n-th flush to the disk while it writes a checkpoint, `["rmdir", n]` while it removes an
-old one, `["time", s]` is killed from outside after s seconds. `["damage", file, how]` spoils a file of the
-newest checkpoint before the next attempt. The last attempt is left alone. All deaths are SIGKILL. Attempts
-are forks of this process, which has loaded torch and never used it. Prints what a test needs as JSON.
+old one, `["time", x]` is killed from outside after x times the seconds of the run left alone, if it lasts so
+long. `["damage", file, how]` spoils a file of the newest checkpoint before the next attempt. The last attempt
+is left alone. All deaths are SIGKILL. Attempts are forks of this process, which has loaded torch and never
+used it. Prints what a test needs as JSON.
 """
 
 import hashlib
@@ -92,7 +93,7 @@ def attempt(folder, fate, num_threads):
     (folder / "result.json").write_text(json.dumps({"weights": digest.hexdigest(), "curve": losses}))
 
 
-def run_attempt(folder, fate, num_threads):
+def run_attempt(folder, fate, num_threads, alone_s):
     """Forks an attempt; says whether it was killed."""
     pid = os.fork()
     if pid == 0:
@@ -103,7 +104,7 @@ def run_attempt(folder, fate, num_threads):
             sys.stderr.write(f"{error!r}\n")
             os._exit(1)
     if fate[0] == "time":
-        time.sleep(fate[1])
+        time.sleep(fate[1] * alone_s)
         os.kill(pid, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if status not in (0, -signal.SIGKILL):
@@ -122,7 +123,7 @@ def damage(path, how):
         path.write_bytes(content)
 
 
-def play(folder, fates, num_threads):
+def play(folder, fates, num_threads, alone_s):
     """One scenario: returns how the run ended and what happened on the way."""
     folder.mkdir(parents=True)
     facts = {"kills": 0, "fallbacks": []}
@@ -133,14 +134,18 @@ def play(folder, fates, num_threads):
             expected = int(before.name.removeprefix("checkpoint-"))
             facts["fallbacks"].append([checkpoint.load_newest_checkpoint(folder).step, expected])
         else:
-            facts["kills"] += run_attempt(folder, fate, num_threads)
+            facts["kills"] += run_attempt(folder, fate, num_threads, alone_s)
     facts["starts"] = [int(line) for line in (folder / "starts.txt").read_text().split()]
     return facts | json.loads((folder / "result.json").read_text())
 
 
 def main(folder, num_threads, scenarios):
-    scenarios = {"alone": [], **scenarios}
-    return {name: play(folder / name, fates, num_threads) for name, fates in scenarios.items()}
+    begin_s = time.monotonic()
+    facts = {"alone": play(folder / "alone", [], num_threads, 0.0)}
+    alone_s = time.monotonic() - begin_s
+    return facts | {
+        name: play(folder / name, fates, num_threads, alone_s) for name, fates in scenarios.items()
+    }
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def on_one_thread(tmp_path_factory):
     scenarios = {
         "random": random_fates(rng),
         "every flush": [["step", 3], *(["fsync", 1 + number] for number in range(NUM_FLUSHES))],
-        "any moment": [["time", rng.uniform(0.05, 0.4)] for _ in range(3)],
+        "any moment": [["time", share] for share in (0.3, rng.uniform(0.1, 0.6), rng.uniform(0.1, 0.6))],
         **{name: [["step", 5], fate] for name, fate in DAMAGES.items()},
     }
     return play(tmp_path_factory.mktemp("one"), 1, scenarios)
@@ -78,7 +78,10 @@ def test_training_killed_at_every_flush_of_a_checkpoint_ends_in_the_same_bits(on
 
 
 def test_training_killed_at_any_moment_ends_in_the_same_bits(on_one_thread):
-    assert_same(on_one_thread, "any moment", num_kills=3)
+    # How many of the three found it still at work depends on the machine.
+    kills = on_one_thread["any moment"]["kills"]
+    assert 1 <= kills <= 3
+    assert_same(on_one_thread, "any moment", num_kills=kills)
 
 
 @pytest.mark.parametrize("name", DAMAGES)

@@ -90,7 +90,7 @@ def publish_run(  # noqa: PLR0913  (the options of the command)
     reporter: Reporter,
 ) -> Pointer:
     """Publishes a run, or a day of it, and returns the pointer; see `Publisher.publish`."""
-    with _opened(releases, store) as opened:
+    with opened_store(releases, store) as opened:
         publisher = Publisher(
             releases,
             opened,
@@ -112,7 +112,7 @@ def rollback(
     as_json: JsonOption = False,
 ) -> None:
     """Serve the release before, or one that is named. Prints the id."""
-    with _opened(releases, store) as opened:
+    with opened_store(releases, store) as opened:
         pointer = Publisher(releases, opened).roll_back(release_id)
     _print_pointer(pointer, as_json=as_json)
 
@@ -122,7 +122,7 @@ def list_releases(
     releases: RootOption = DEFAULT_ROOT, store: StoreOption = None, as_json: JsonOption = False
 ) -> None:
     """Print the releases there are, and which one is served."""
-    with _opened(releases, store) as opened:
+    with opened_store(releases, store) as opened:
         pointer = opened.pointer()
     rows = [_describe(Releases(releases), one, pointer) for one in Releases(releases).ids()]
     if as_json:
@@ -160,13 +160,14 @@ def suppress(
     store: StoreOption = None,
 ) -> None:
     """Answer a user with nothing personal any more: at once, in every release, and for good."""
-    with _opened(releases, store) as opened:
+    with opened_store(releases, store) as opened:
         opened.suppress(user, reason)
     typer.echo("suppressed")
 
 
 @contextmanager
-def _opened(root: Path, url: str | None) -> Iterator[Store]:
+def opened_store(root: Path, url: str | None) -> Iterator[Store]:
+    """Gives the store of a folder of releases, or of a server."""
     store = open_store(root, url, timeout_s=_PUBLISH_TIMEOUT_S)
     try:
         yield store

@@ -5,7 +5,20 @@ from typing import Annotated
 import typer
 
 import forecart
-from forecart.cli import bench, candidates, config, demo, events, init, release, report, run, serve, tune
+from forecart.cli import (
+    bench,
+    candidates,
+    config,
+    demo,
+    events,
+    init,
+    release,
+    report,
+    run,
+    serve,
+    status,
+    tune,
+)
 from forecart.cli.terminal import ErrorsAsLines, examples
 
 app = typer.Typer(
@@ -51,6 +64,7 @@ run.add_to(app)
 bench.add_to(app)
 tune.add_to(app)
 serve.add_to(app)
+status.add_to(app)
 app.add_typer(events.app, name="events")
 app.add_typer(candidates.app, name="candidates")
 app.add_typer(report.app, name="report")

@@ -34,6 +34,7 @@ EVENT_SCHEMA: Final[dict[str, pl.DataType]] = {
     c.VALUE: pl.Float64(),
     c.CURRENCY: pl.String(),
     c.QUANTITY: pl.Float64(),
+    c.COUNTRY: pl.String(),
 }
 CATALOGUE_SCHEMA: Final[dict[str, pl.DataType]] = {
     c.ITEM_ID: pl.String(),

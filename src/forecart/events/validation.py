@@ -22,6 +22,7 @@ _FAR_US: Final = 9e18
 """Beyond any time, within an Int64: what overflows is out of range, not unreadable."""
 _US_PER_UNIT: Final = {"auto": 1e6, "iso": 1e6, "s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 _NUMBER: Final = r"^[+-]?\d+(\.\d+)?$"
+_COUNTRY: Final = r"^[A-Z]{2}$"
 _NOTHING: Final = ["", "null", "none", "nan", "undefined"]
 _TEXTS: Final = (c.USER_ID, c.EVENT_ID, c.EVENT_TYPE, c.ADVERTISER_ID, c.ITEM_ID, c.CURRENCY)
 _NUMBERS: Final = (c.VALUE, c.QUANTITY, c.ORDINAL)
@@ -31,7 +32,8 @@ _TIMES: Final = (c.OCCURRED_AT, c.ARRIVED_AT)
 def validate_events(frame: pl.DataFrame, rules: RowRules) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Splits raw rows into good ones, typed as `EVENT_SCHEMA`, and rejected ones, raw with a `reason`.
 
-    A missing arrival is the time of the event, as is one before it; a missing ordinal is 0.
+    A missing arrival is the time of the event, as is one before it; a missing ordinal is 0. A country that is
+    not two letters is none: no reason to lose an event, as no history reads it.
     """
     raw = frame.with_columns(
         pl.lit(None, dtype=pl.String).alias(n) for n in EVENT_SCHEMA if n not in frame.columns
@@ -47,8 +49,10 @@ def validate_events(frame: pl.DataFrame, rules: RowRules) -> tuple[pl.DataFrame,
 
 def _finish(typed: pl.DataFrame) -> pl.DataFrame:
     occurred = pl.col(_typed(c.OCCURRED_AT))
+    country = pl.col(_typed(c.COUNTRY)).str.to_uppercase()
     return typed.select(
         *(pl.col(_typed(name)).alias(name) for name in (*_TEXTS, c.VALUE, c.QUANTITY)),
+        pl.when(country.str.contains(_COUNTRY)).then(country).alias(c.COUNTRY),
         pl.col(_typed(c.ORDINAL)).fill_null(0).cast(pl.Int64).alias(c.ORDINAL),
         occurred.cast(TIME).alias(c.OCCURRED_AT),
         pl.max_horizontal(occurred, _typed(c.ARRIVED_AT)).cast(TIME).alias(c.ARRIVED_AT),
@@ -65,6 +69,7 @@ def _parse_columns(raw: pl.DataFrame, rules: RowRules) -> list[pl.Expr]:
         parsed[c.EVENT_TYPE] = parsed[c.EVENT_TYPE].replace_strict(
             rules.event_types, default=None, return_dtype=pl.String
         )
+    parsed[c.COUNTRY] = parse_text(c.COUNTRY, raw.schema[c.COUNTRY])
     parsed |= {name: parse_number(name, raw.schema[name]) for name in _NUMBERS}
     parsed |= {name: parse_time(name, raw.schema[name], rules) for name in _TIMES}
     return [expression.alias(_typed(name)) for name, expression in parsed.items()]

@@ -28,8 +28,6 @@ _US: Final = 1_000_000
 _DAY_S: Final = 86_400
 _FALLBACK: Final = "fallback.json"
 _ITEM_VECTORS, _ITEM_PRIOR = "items/vectors.npy", "items/prior.npy"
-EVERYONE: Final = "*"
-"""Key of the fallback list that is for no country in particular."""
 
 
 class Manifest(BaseModel):

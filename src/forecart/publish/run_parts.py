@@ -17,7 +17,7 @@ import polars as pl
 from forecart import artifacts, columns
 from forecart.errors import ArtifactError
 from forecart.publish.records import RecordLayout
-from forecart.publish.release import EVERYONE, ReleaseParts
+from forecart.publish.release import ReleaseParts
 from forecart.publish.suppression import suppression_key
 from forecart.retrieval.candidate_files import FALLBACK, PRIOR, VECTORS, part_name, user_vectors_name
 from forecart.sequences.split import ID_COLUMN, PLURAL, SECTION, Level
@@ -166,8 +166,11 @@ def _find_kept(everyone: pl.Series, suppressed: Set[str]) -> npt.NDArray[np.bool
 
 def _fallback(table: CandidateTable) -> dict[str, list[tuple[int, float]]]:
     listed = pl.read_parquet(table.folder / FALLBACK)
-    index = table.candidates.index(listed[ID_COLUMN[table.level]]).tolist()
-    return {EVERYONE: list(zip(index, listed[columns.SCORE].to_list(), strict=True))}
+    index = pl.Series("index", table.candidates.index(listed[ID_COLUMN[table.level]]))
+    by_country = listed.select(columns.COUNTRY, columns.SCORE, index).partition_by(
+        columns.COUNTRY, maintain_order=True, as_dict=True, include_key=False
+    )
+    return {country: rows.select("index", columns.SCORE).rows() for (country,), rows in by_country.items()}
 
 
 def _read_metrics(run: Path, levels: list[Level]) -> dict[str, float]:

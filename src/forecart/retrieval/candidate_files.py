@@ -6,6 +6,8 @@ PARTS: Final = "part-*.parquet"
 VECTORS: Final = "candidate_vectors.npy"
 PRIOR: Final = "candidate_prior.npy"
 FALLBACK: Final = "fallback.parquet"
+EVERYONE: Final = "*"
+"""In the place of a country: the fallback list of all of them."""
 
 
 def part_name(number: int) -> str:

@@ -27,13 +27,13 @@ from forecart.retrieval.candidate_files import (
 )
 from forecart.retrieval.carry import CarriedPart, Carry
 from forecart.retrieval.exact import score_exact, search_exact
+from forecart.retrieval.fallback import list_popular, make_fallback_table
 from forecart.retrieval.scorer import ModelScorer
 from forecart.retrieval.top_k import TopK
-from forecart.sequences.population import POPULARITY_DAYS
 from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 
 BLOCKS_PER_PART: Final = 32
-CANDIDATES_FORMAT: Final = 2
+CANDIDATES_FORMAT: Final = 3
 """Goes into the key of the stage: raised when its files change."""
 
 
@@ -50,6 +50,7 @@ class CandidateTask:
         candidates: vocabulary of the level.
         id_column: `advertiser_id` or `item_id`.
         block_users: users scored at once.
+        user_country: [U], see `sequences/countries.py`.
     """
 
     scorer: ModelScorer
@@ -60,6 +61,7 @@ class CandidateTask:
     candidates: Vocabulary
     id_column: str
     block_users: int
+    user_country: npt.NDArray[np.uint16]
 
     @property
     def users_per_part(self) -> int:
@@ -79,7 +81,7 @@ def write_candidates(
     Columns: user_id, rank (from 1), the candidate's id, score, is_repeat (converted with before), as_of.
     `vectors-*.npy` holds the unit vectors of the users of each part, float16, in the order of the vocabulary;
     `candidate_vectors.npy` and `candidate_prior.npy` what they are multiplied with and what is added; and
-    `fallback.parquet` the list of eligible candidates by the share of users who converted with them.
+    `fallback.parquet` the popular eligible candidates of each country and of everywhere (`fallback.py`).
 
     Args:
         task: what to list.
@@ -134,18 +136,14 @@ def _write_candidates_themselves(task: CandidateTask, folder: Path) -> None:
     embedded = task.scorer.candidates_at(task.as_of_us)
     artifacts.write_npy(folder / VECTORS, embedded.vector_ND.cpu().numpy().astype(np.float16))
     artifacts.write_npy(folder / PRIOR, embedded.prior_N.cpu().numpy())
-    week_N, *_, ever_N = np.exp(
-        task.scorer.population_at(task.as_of_us).log_share[:, : len(POPULARITY_DAYS)].T
+    lists = list_popular(
+        task.scorer.builder.log,
+        task.as_of_us,
+        user_country=task.user_country,
+        is_eligible=task.is_eligible,
+        top_k=task.top_k,
     )
-    share_N = np.where(task.is_eligible, week_N + 0.001 * ever_N, -np.inf)
-    share_N[:FIRST_INDEX] = -np.inf
-    best = np.argsort(-share_N, kind="stable")[: min(task.top_k, int(np.isfinite(share_N).sum()))]
-    listed = {
-        columns.RANK: np.arange(1, len(best) + 1, dtype=np.int32),
-        task.id_column: task.candidates.id_series(best),
-        columns.SCORE: share_N[best].astype(np.float32),
-    }
-    artifacts.write_parquet(folder / FALLBACK, pl.DataFrame(listed))
+    artifacts.write_parquet(folder / FALLBACK, make_fallback_table(lists, task.candidates, task.id_column))
 
 
 def _list_block(task: CandidateTask, users: UserEmbeddings) -> pl.DataFrame:

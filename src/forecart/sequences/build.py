@@ -17,6 +17,7 @@ import polars as pl
 
 from forecart import artifacts, columns
 from forecart.errors import ArtifactError, DataError
+from forecart.sequences.countries import encode_countries
 from forecart.sequences.histories import Histories, Vocabularies, build_histories
 from forecart.sequences.vocabulary import FIRST_INDEX, PADDING_INDEX, UNKNOWN_INDEX, Vocabulary
 
@@ -36,12 +37,13 @@ _HISTORY_COLUMNS: Final = [
     columns.VALUE,
     columns.QUANTITY,
 ]
-# Raised when the same inputs give other files: since 2 an item's price is a catalogue's alone.
-_FORMAT: Final = 2
+# Raised when the same inputs give other files: since 3 users have a country.
+_FORMAT: Final = 3
 _SURVEY_COLUMNS: Final = [
     columns.USER_ID,
     columns.ADVERTISER_ID,
     columns.ITEM_ID,
+    columns.COUNTRY,
     *_ARRIVAL_ORDER,
 ]
 
@@ -59,6 +61,7 @@ class Sequences:
         item_advertiser: [N], advertiser_index of each item.
         item_category: [N, 2], category index of the top level and of the whole path; 1 where unknown.
         item_price: [N], NaN where no catalogue read so far has one.
+        user_country: [U], of the latest event that names one (`countries.py`); 0 where none does.
         manifest: counts, vocabularies and `read_until_us`.
     """
 
@@ -70,6 +73,7 @@ class Sequences:
     item_advertiser: npt.NDArray[np.int32]
     item_category: npt.NDArray[np.int32]
     item_price: npt.NDArray[np.float32]
+    user_country: npt.NDArray[np.uint16]
     manifest: dict[str, Any]
 
     @classmethod
@@ -86,6 +90,7 @@ class Sequences:
             item_advertiser=artifacts.read_npy(folder / "item_advertiser.npy"),
             item_category=artifacts.read_npy(folder / "categories.npy"),
             item_price=artifacts.read_npy(folder / "item_price.npy"),
+            user_country=artifacts.read_npy(folder / "user_country.npy"),
             manifest=manifest,
         )
 
@@ -131,8 +136,12 @@ def build_sequences(
     facts = _item_facts(catalogue, first_events=seen.items, spaces=spaces, before=before)
     for name, values in facts.items():
         artifacts.write_npy(folder / f"{name}.npy", values)
+    user_index = spaces["users"].index(seen.users[columns.USER_ID])
+    country = np.zeros(len(spaces["users"]), np.uint16)
+    country[user_index] = encode_countries(seen.users[columns.COUNTRY])
+    artifacts.write_npy(folder / "user_country.npy", country)
     length = np.zeros(len(spaces["users"]), np.int64)
-    length[spaces["users"].index(seen.users[columns.USER_ID])] = seen.users[_NUM_EVENTS].to_numpy()
+    length[user_index] = seen.users[_NUM_EVENTS].to_numpy()
     build_histories(
         _read_parts(events_folder, _HISTORY_COLUMNS, read_until_us),
         folder / "histories",
@@ -195,7 +204,8 @@ def _survey(events_folder: Path, read_until_us: int) -> _Seen:
     items: pl.DataFrame | None = None
     for part in _read_parts(events_folder, _SURVEY_COLUMNS, read_until_us):
         first_arrival = pl.col(columns.ARRIVED_AT).min()
-        users.append(part.group_by(columns.USER_ID).agg(first_arrival, pl.len().alias(_NUM_EVENTS)))
+        country = pl.col(columns.COUNTRY).sort_by(_ARRIVAL_ORDER).drop_nulls().last()
+        users.append(part.group_by(columns.USER_ID).agg(first_arrival, pl.len().alias(_NUM_EVENTS), country))
         found = part.group_by(columns.ADVERTISER_ID).agg(first_arrival)
         advertisers = _first_of(advertisers, found, columns.ADVERTISER_ID, [columns.ARRIVED_AT])
         event = part.filter(pl.col(columns.ITEM_ID).is_not_null())

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from forecart.errors import SkewError, StoreError
 from forecart.publish.lookup import look_up
 from forecart.publish.records import CandidateList, UserRecord
-from forecart.publish.release import EVERYONE
+from forecart.retrieval.candidate_files import EVERYONE
 from forecart.serving.consent import Verdict
 from forecart.serving.current import OpenRelease, Served
 from forecart.serving.guard import GuardedStore, StoreRefusalError
