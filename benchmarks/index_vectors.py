@@ -9,7 +9,7 @@ import numpy.typing as npt
 WIDTH: Final = 64
 VECTORS_A_CLUSTER: Final = 200
 ITEM_SPREAD: Final = 0.08
-USER_SPREAD: Final = 0.06
+USER_SPREAD: Final = 0.1
 Floats = npt.NDArray[np.float32]
 
 

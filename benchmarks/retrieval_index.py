@@ -43,7 +43,7 @@ from forecart.sequences.vocabulary import FIRST_INDEX
 TOP_K: Final = 100
 NUM_ADVERTISERS: Final = 5_205
 NUM_TESTED: Final = 500
-NUM_TUNED: Final = 400
+NUM_TUNED: Final = 1_000
 NUM_EXACT: Final = 512
 BLOCKS: Final = ((512, 1024), (512, 4096), (256, 4096))
 """Users and rows of the blocks that products are timed in; the fastest counts."""

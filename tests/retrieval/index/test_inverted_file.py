@@ -75,7 +75,7 @@ def test_a_mask_costs_no_recall_and_lists_are_full(index, kind, share, monkeypat
 
 
 def test_a_wide_mask_that_is_not_kept_twice_is_read_by_its_bits(index, monkeypatch):
-    monkeypatch.setattr("forecart.retrieval.index.masks._MAX_KEPT", 0)
+    monkeypatch.setattr("forecart.retrieval.index.masks._MAX_LISTED", 0)
     monkeypatch.setitem(index.measured, "scan_us", 1e9)
     is_eligible = mask_of("clusters", 0.5)
     mask = np.concatenate([[False, False], is_eligible])

@@ -34,7 +34,7 @@ class IndexSettings(BaseModel):
     """The K that recall is measured at; longer lists are searched for in proportion."""
     num_lists: int | None = Field(default=None, ge=1)
     """Of the inverted file; four times the square root of the number of vectors by default."""
-    num_sampled: int = Field(default=400, ge=1)
+    num_sampled: int = Field(default=1000, ge=1)
     """Users (or, without any, vectors of the index) that recall and time are measured with."""
     seed: int = 0
 

@@ -137,7 +137,7 @@ class InvertedFile:
     def _lists_of(self, masked: MaskedLists) -> Any:
         """Returns lists of the eligible candidates alone, where they are not too many to be kept twice."""
         lists = self.lists
-        if masked.is_narrow(lists.d):
+        if masked.has_own_lists(lists.d):
             lists = empty_lists(self.lists.quantizer, self.lists.nlist)
             list_M = self.list_of_N[masked.place_M].astype(np.int64)
             put_into_lists(lists, self.stored.read(masked.place_M), masked.place_M, list_M)

@@ -8,8 +8,10 @@ import numpy.typing as npt
 
 from forecart.retrieval.index.contract import Floats, StoredVectors
 
-_MAX_KEPT: Final = 1 << 24
-"""Numbers in the eligible candidates' vectors that are kept in memory with their mask: 64 MB as float32."""
+_MAX_SCANNED: Final = 1 << 24
+_MAX_LISTED: Final = 1 << 25
+"""Numbers in the eligible candidates' vectors that are kept in memory with their mask: 64 MB, as float32 to be
+scanned, or as float16 in lists of their own."""
 _MAX_CHANCE: Final = 2.0
 
 
@@ -56,16 +58,16 @@ class MaskedLists:
             is_even=bool(by_chance < _MAX_CHANCE),
         )
 
-    def is_narrow(self, width: int) -> bool:
-        """Says whether the eligible candidates' vectors are few enough to be kept with the mask."""
-        return len(self.place_M) * width <= _MAX_KEPT
+    def has_own_lists(self, width: int) -> bool:
+        """Says whether the eligible candidates are few enough to be kept in lists of their own."""
+        return len(self.place_M) * width <= _MAX_LISTED
 
     def read(self, stored: StoredVectors) -> npt.NDArray[Any]:
         """Returns the eligible candidates' vectors; kept for the next search where they are few."""
         if self._vector_MD is not None:
             return self._vector_MD
         vector_MD: npt.NDArray[Any] = stored.vector_ND[self.place_M]
-        if self.is_narrow(vector_MD.shape[1]):
+        if vector_MD.size <= _MAX_SCANNED:
             vector_MD = self._vector_MD = vector_MD.astype(np.float32)
         return vector_MD
 

@@ -40,12 +40,12 @@ def index_recall_at_k(found: TopK, exact: TopK) -> npt.NDArray[np.float64]:
 def find_effort(search_at: SearchAt, query_SD: Floats, exact: TopK, target: float, *, limit: int) -> int:
     """Returns the least effort whose recall reaches the target; `limit` where none below does.
 
-    Recall counts with one standard error less than was measured, since it is measured on a sample.
+    Recall counts with two standard errors less than was measured, since it is measured on a sample.
     """
 
     def is_enough(effort: int) -> bool:
         recall_S = index_recall_at_k(search_at(query_SD, effort), exact)
-        return bool(recall_S.mean() - recall_S.std() / np.sqrt(len(recall_S)) >= target)
+        return bool(recall_S.mean() - 2 * recall_S.std() / np.sqrt(len(recall_S)) >= target)
 
     low, high = 0, 1
     while high < limit and not is_enough(high):
