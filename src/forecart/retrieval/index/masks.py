@@ -10,8 +10,8 @@ from forecart.retrieval.index.contract import Floats, StoredVectors
 
 _MAX_SCANNED: Final = 1 << 24
 _MAX_LISTED: Final = 1 << 25
-"""Numbers in the eligible candidates' vectors that are kept in memory with their mask: 64 MB, as float32 to be
-scanned, or as float16 in lists of their own."""
+"""Numbers in the eligible candidates' vectors that are kept in memory with their mask: 64 MB, as float32 to
+be scanned, or as float16 in lists of their own."""
 _MAX_CHANCE: Final = 2.0
 
 
