@@ -164,8 +164,7 @@ class RunConfig(Section):
     @property
     def learn_until_us(self) -> int:
         """Up to which arrival the weights learn: `as_of`, or a label window before it when validating."""
-        window_us = (self.labels.gap_days + self.labels.window_days) * DAY_US
-        return to_us(self.split.as_of) - (window_us if self.split.validate_before else 0)
+        return to_us(self.split.as_of) - (self.labels.span_us if self.split.validate_before else 0)
 
 
 def to_us(moment: datetime) -> int:

@@ -106,7 +106,7 @@ class Day:
 
     def _candidates(self, level: Level) -> dict[str, Any]:
         folder, before = self.folder / "candidates" / PLURAL[level], self._table_before(level)
-        model_key = self._model_key(level)
+        model_key = self.workflow.plan.model_key(level)
         key = artifacts.hash_value(
             [
                 self.workflow.plan.candidates_key(level),
@@ -144,15 +144,11 @@ class Day:
         folder = self.before / "candidates" / PLURAL[level]
         facts = artifacts.read_json(folder / artifacts.MANIFEST)
         same = {
-            "model_key": self._model_key(level),
+            "model_key": self.workflow.plan.model_key(level),
             "top_k": self.workflow.config.target(level).top_k,
             "users_per_part": self.workflow.config.candidates.block_users * BLOCKS_PER_PART,
         }
         return folder if all(facts.get(name) == value for name, value in same.items()) else None
-
-    def _model_key(self, level: Level) -> str:
-        key: str = artifacts.read_json(self.workflow.plan.model_folder(level) / artifacts.MANIFEST)["key"]
-        return key
 
     def _carry(self, level: Level, task: CandidateTask, before: Path) -> Carry:
         read_until_us = artifacts.read_json(before / artifacts.MANIFEST)["as_of_us"]

@@ -11,12 +11,13 @@ from typing import Any, Final
 
 from forecart import artifacts
 from forecart.config import RunConfig, TargetConfig
+from forecart.evaluation.calibration import CALIBRATION_FORMAT
 from forecart.evaluation.targets import MODEL
 from forecart.events.ingest import CATALOGUE_FILE
 from forecart.events.schema import EVENT_SCHEMA
 from forecart.retrieval.candidates import CANDIDATES_FORMAT
 from forecart.sequences.build import sequences_key
-from forecart.sequences.split import SECTION, Level
+from forecart.sequences.split import PLURAL, SECTION, Level
 from forecart.training.trained_model import TRAINED_FORMAT
 
 NO_ENCODER: Final = "no_encoder"
@@ -52,6 +53,11 @@ class RunPlan:
     def model_folder(self, level: Level, system: str = MODEL, seed_number: int = 0) -> Path:
         """Returns where a model of this run is."""
         return self.folder / "training" / SECTION[level] / f"{system}-{seed_number}"
+
+    def model_key(self, level: Level) -> str:
+        """Returns the key of the model that is served, from the disk: it changes with every training."""
+        key: str = artifacts.read_json(self.model_folder(level) / artifacts.MANIFEST)["key"]
+        return key
 
     # --- the keys -------------------------------------------------------------------------------------
 
@@ -94,6 +100,20 @@ class RunPlan:
                 keys,
                 artifacts.stage_files(self.folder / "events"),
                 self._dump("split", "evaluation", *SECTION.values()),
+            ]
+        )
+
+    def calibration_key(self) -> str:
+        """Returns the key of the calibrations and of how far they held."""
+        targets = [self.config.target(level) for level in self.config.levels]
+        return artifacts.hash_value(
+            [
+                {PLURAL[level]: self.trained_key(level) for level in self.config.levels},
+                artifacts.stage_files(self.folder / "events")[CATALOGUE_FILE],
+                [[target.top_k, target.successors.model_dump(mode="json")] for target in targets],
+                self._dump("split", "labels", "seed"),
+                self.config.candidates.model_dump(mode="json", include={"as_of", "eligibility"}),
+                CALIBRATION_FORMAT,
             ]
         )
 

@@ -4,18 +4,22 @@ Takes a configuration and a folder; leaves there everything of the run. Only thi
 the stages. A stage is complete when its manifest carries the key that `RunPlan` gives for it.
 """
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from forecart import artifacts
 from forecart.baselines.standard import build_baselines
 from forecart.config import RunConfig, to_us
 from forecart.errors import ArtifactError
+from forecart.evaluation.calibration import RELIABILITY, CalibrationTask, write_calibration
 from forecart.evaluation.people import build_examples, to_moment
 from forecart.evaluation.provenance import describe_data, describe_training, read_provenance
 from forecart.evaluation.report import render_report
@@ -70,6 +74,7 @@ class Workflow:
         """Runs every stage that is not complete and returns the path of the report."""
         self.learn()
         self.evaluate()
+        self.calibrate()
         self.list_candidates()
         return self.report()
 
@@ -134,6 +139,23 @@ class Workflow:
                 artifacts.write_json(folder / "report.json", report)
                 artifacts.complete_stage(folder, key, {})
 
+    def calibrate(self) -> None:
+        """Fits what a score says of a conversion on the window after what is learned; later cuts test it."""
+        folder = self.folder / "calibration"
+        if self.config.learn_until_us + self.config.labels.span_us > self._candidates_as_of_us():
+            shutil.rmtree(folder, ignore_errors=True)  # what an earlier configuration left is of other models
+            self.reporter.say("no calibration: the label window after what is learned is not over")
+            return
+        key = self.plan.calibration_key()
+        with self._stage("calibration", folder, key) as is_needed:
+            if is_needed:
+                artifacts.begin_stage(folder, key, resumable="*.json")
+                write_calibration(
+                    folder, {level: self._calibration_task(level) for level in self.config.levels}
+                )
+                models = {PLURAL[level]: self.plan.model_key(level) for level in self.config.levels}
+                artifacts.complete_stage(folder, key, {"model_keys": models})
+
     def candidates(self, level: Level) -> None:
         """Lists the top candidates of every user as of `candidates.as_of`."""
         folder, key = self.folder / "candidates" / PLURAL[level], self.plan.candidates_key(level)
@@ -154,8 +176,11 @@ class Workflow:
         """Renders the report and returns its path; without test cuts, the candidates folder."""
         if not self.config.split.test_cuts:
             return self.folder / "candidates"
-        path = self.folder / artifacts.REPORT
-        artifacts.write_text(path, render_report(artifacts.read_json(self.folder / "evaluation/report.json")))
+        path, reliability = self.folder / artifacts.REPORT, self.folder / "calibration" / RELIABILITY
+        report = artifacts.read_json(self.folder / "evaluation/report.json")
+        if reliability.exists():
+            report["calibration"] = artifacts.read_json(reliability)
+        artifacts.write_text(path, render_report(report))
         return path
 
     # --- what the stages share ------------------------------------------------------------------------
@@ -299,6 +324,16 @@ class Workflow:
         )
         return table, people
 
+    def _calibration_task(self, level: Level) -> CalibrationTask:
+        return CalibrationTask(
+            data=self.target_data(level, [to_us(cut) for cut in self.config.split.test_cuts]),
+            scorer=self.scorer(level),
+            eligible_at=lambda moment_us: self._eligible_at(level, moment_us),
+            top_k=self.config.target(level).top_k,
+            known_before_us=self._candidates_as_of_us(),
+            seed=self.config.seed,
+        )
+
     def _report_head(self) -> dict[str, Any]:
         split = self.config.split
         return {
@@ -322,26 +357,28 @@ class Workflow:
 
     def candidate_task(self, level: Level) -> CandidateTask:
         """Returns what the lists of a level are made from."""
-        settings = self.config.candidates
         as_of_us = self._candidates_as_of_us()
-        eligible = read_eligibility(
-            settings.eligibility,
+        return CandidateTask(
+            scorer=self.scorer(level),
+            as_of_us=as_of_us,
+            top_k=self.config.target(level).top_k,
+            is_eligible=self._eligible_at(level, as_of_us),
+            users=self.data.users,
+            candidates=self.target_data(level, []).vocabulary,
+            id_column=ID_COLUMN[level],
+            block_users=self.config.candidates.block_users,
+            user_country=self.data.user_country,
+        )
+
+    def _eligible_at(self, level: Level, as_of_us: int) -> npt.NDArray[np.bool_]:
+        """Returns which candidates may be listed at a moment, [N]."""
+        return read_eligibility(
+            self.config.candidates.eligibility,
             sequences=self.data,
             catalogue=self.catalogue,
             advertiser_log=self.pair_logs["advertiser"],
             level=level,
             as_of_us=as_of_us,
-        )
-        return CandidateTask(
-            scorer=self.scorer(level),
-            as_of_us=as_of_us,
-            top_k=self.config.target(level).top_k,
-            is_eligible=eligible,
-            users=self.data.users,
-            candidates=self.target_data(level, []).vocabulary,
-            id_column=ID_COLUMN[level],
-            block_users=settings.block_users,
-            user_country=self.data.user_country,
         )
 
     def _candidates_as_of_us(self) -> int:

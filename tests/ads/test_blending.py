@@ -101,7 +101,7 @@ def test_every_list_keeps_to_the_rules_and_is_full(problem):
     taken = [(number, one.source) for number, one in zip(numbers, blended, strict=True)]
     listed = [(number, source) for source, found, _ in sources for number in found]
     assert not [one for one in listed if could_be_added(*one, taken, rules, num_ads)]
-    values = [(-one.value, SNAPSHOT.ad_ids[one.place]) for one in blended]
+    values = [(-one.value, one.rank, SNAPSHOT.ad_ids[one.place]) for one in blended]
     assert values == sorted(values)
     wanted = {
         (number, source): value

@@ -10,10 +10,11 @@ import pytest
 from tests.ads.test_blending import ROOT, SNAPSHOT
 
 from forecart.ads.expansion import CandidateAds
-from forecart.ads.l1 import CalibratedBid, Calibration, fit_calibration, write_calibrations
+from forecart.ads.l1 import CalibratedBid
 from forecart.ads.outcomes import Outcome, OutcomeLog, read_outcomes
 from forecart.ads.request import AdRequest
-from forecart.errors import ArtifactError, DataError
+from forecart.errors import ArtifactError
+from forecart.metrics.calibration import Calibration
 
 REQUEST = AdRequest(now_us=0)
 
@@ -42,38 +43,6 @@ def test_the_default_is_the_logistic_function_at_any_score(score):
     found = CalibratedBid().probability(ads([score]))[0]
     wanted = 0.0 if score < -700 else 1 / (1 + math.exp(-score))
     assert found == pytest.approx(wanted, abs=1e-12)
-
-
-def test_a_fitted_calibration_finds_the_rates_of_a_planted_curve(tmp_path):
-    generator = np.random.default_rng(0)
-    score = generator.uniform(-3, 3, 40_000)
-    rate = 0.4 / (1 + np.exp(-2 * score))
-    calibration = fit_calibration(score, generator.random(len(score)) < rate)
-    assert len(calibration.score) <= 200
-    write_calibrations(tmp_path / "l1.json", {"products": calibration})
-    ranker = CalibratedBid.read(tmp_path / "l1.json")
-    at = np.linspace(-2.5, 2.5, 11)
-    found = ranker.probability(ads(at, "products"))
-    assert np.abs(found - 0.4 / (1 + np.exp(-2 * at))).max() < 0.03
-
-
-@pytest.mark.parametrize(
-    "value", ["[]", '{"a": {"score": [1]}}', '{"a": {"score": [1, 1], "probability": [0, 1]}}', "x"]
-)
-def test_a_file_that_holds_no_calibration_is_refused(tmp_path, value):
-    (tmp_path / "l1.json").write_text(value)
-    with pytest.raises(ArtifactError):
-        CalibratedBid.read(tmp_path / "l1.json")
-
-
-@pytest.mark.parametrize(
-    ("score", "probability"), [((), ()), ((0.0, 1.0), (0.5, 0.4)), ((0.0,), (1.5,)), ((0.0,), (0.1, 0.2))]
-)
-def test_a_calibration_rises_between_0_and_1(score, probability):
-    with pytest.raises(DataError, match="rises"):
-        Calibration(score, probability)
-    with pytest.raises(DataError):
-        fit_calibration(np.zeros(0), np.zeros(0, bool))
 
 
 def outcome(number, at_us=0):

@@ -68,7 +68,31 @@ def sample_report(*, lead: float = 0.0, seed: int = 7) -> dict[str, Any]:
         "training": {level: _training(draw) for level in RECALL},
         "next_advertiser": _level(draw, "next_advertiser", lead),
         "next_product": _level(draw, "next_product", lead + 0.004),
+        "calibration": {level: _calibration(draw) for level in RECALL},
         "examples": [_example(draw, user) for user in ("1228", "743", "2070")],
+    }
+
+
+def _calibration(draw: random.Random) -> dict[str, Any]:
+    bins = []
+    for place in range(1, 9):
+        predicted = place**2 / 300 + draw.random() / 1000
+        observed = predicted * draw.uniform(0.8, 1.2)
+        low, high = observed * draw.uniform(0.8, 0.95), observed * draw.uniform(1.05, 1.2)
+        size = draw.randrange(20_000, 30_000)
+        bins.append(
+            {"predicted": predicted, "observed": observed, "ci_low": low, "ci_high": high, "num_pairs": size}
+        )
+    sizes = {name: draw.randrange(1000, 90_000) for name in ("num_users", "num_pairs", "num_conversions")}
+    return {
+        "fitted": {"cuts": ["2017-12-01"], **sizes},
+        "test": {
+            "cuts": ["2017-12-08", "2017-12-15"],
+            **{name: 2 * size for name, size in sizes.items()},
+            "predicted_conversions": draw.uniform(1000, 9000),
+            "expected_calibration_error": draw.random() / 100,
+            "bins": bins,
+        },
     }
 
 

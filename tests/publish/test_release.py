@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from tests.publish.small_release import LAYOUT, advertisers_of, build, make_part
 
 from forecart import artifacts
 from forecart.errors import ArtifactError, DataError
+from forecart.metrics.calibration import Calibration
 from forecart.publish import release as release_module
 from forecart.publish.integrity import describe_files, read_sealed, verify, write_sealed
 from forecart.publish.release import Release, build_release, read_manifest
@@ -54,6 +56,17 @@ def test_fallback_lists_are_read_by_country(good):
     assert index.tolist() == list(range(11, 1, -1))
     assert score[0] == pytest.approx(0.91)
     assert Release.open(good).fallback.products[EVERYONE][0].tolist() == list(range(2, 12))
+
+
+def test_calibrations_are_read_back_and_one_that_does_not_rise_is_refused(good, tmp_path):
+    assert not Release.open(good).calibrations
+    curves = {"products": Calibration((0.1, 0.7), (0.0, 0.25))}
+    build_release(replace(make_parts(), calibrations=curves), tmp_path / "one")
+    assert Release.open(tmp_path / "one").calibrations == curves
+    table = {"products": {"score": [0.1, 0.7], "probability": [0.25, 0.0]}}
+    artifacts.write_json(tmp_path / "one/calibrations.json", table)
+    with pytest.raises(ArtifactError, match="rises through scores"):
+        Release.open(tmp_path / "one")
 
 
 def test_the_same_parts_make_the_same_release_and_others_another():

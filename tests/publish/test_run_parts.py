@@ -99,6 +99,45 @@ def test_the_manifest_says_what_was_measured(nano, published):
         assert metrics[f"{target}.{name}"] == report[target]["all"]["model"][name]
 
 
+def copy_run(nano, folder):
+    shutil.copytree(nano.folder, folder)
+    return folder, folder / "calibration" / "calibrations.json"
+
+
+def test_the_calibration_is_that_of_the_run(nano, published):
+    release, _ = published
+    tables = artifacts.read_json(nano.folder / "calibration/calibrations.json")
+    assert set(release.calibrations) == set(tables) == {"advertisers", "products"}
+    for level, curve in release.calibrations.items():
+        assert list(curve.score) == tables[level]["score"]
+        assert list(curve.probability) == tables[level]["probability"]
+
+
+def test_a_calibration_that_does_not_rise_is_refused(nano, tmp_path):
+    run, path = copy_run(nano, tmp_path / "run")
+    tables = artifacts.read_json(path)
+    tables["products"]["probability"].reverse()
+    artifacts.write_json(path, tables)
+    with pytest.raises(ArtifactError, match="rises through scores"):
+        read_run(run, ttl_s=TTL_S)
+
+
+def test_a_calibration_of_another_model_is_refused(nano, tmp_path):
+    run, _ = copy_run(nano, tmp_path / "run")
+    manifest = run / "training/next_product/model-0/manifest.json"
+    artifacts.write_json(manifest, artifacts.read_json(manifest) | {"key": "another"})
+    with pytest.raises(ArtifactError, match="must be of its models"):
+        read_run(run, ttl_s=TTL_S)
+
+
+def test_without_a_calibration_it_is_another_release_and_has_none(nano, published, tmp_path):
+    run, path = copy_run(nano, tmp_path / "run")
+    shutil.rmtree(path.parent)
+    parts = read_run(run, ttl_s=TTL_S)
+    assert parts.release_id != published[0].release_id and not parts.calibrations
+    assert not publish(run, tmp_path / "releases")[0].calibrations
+
+
 def test_who_is_suppressed_is_not_in_it(nano, published, tmp_path):
     release, _ = published
     users = release.users.users.ids([2, 40])

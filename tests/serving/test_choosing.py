@@ -3,6 +3,7 @@
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -21,12 +22,13 @@ from tests.publish.small_release import (
 from tests.serving.test_ladder import POINTER, FakeStore
 
 from forecart.ads.blending import BlendRules, Quota
-from forecart.ads.l1 import CalibratedBid, Calibration
+from forecart.ads.l1 import CalibratedBid
 from forecart.ads.outcomes import OutcomeLog, read_outcomes
+from forecart.metrics.calibration import Calibration
 from forecart.sequences.vocabulary import FIRST_INDEX
 from forecart.serving.answers import AdvertiserAsk, CandidateAsk
 from forecart.serving.breaker import Breaker
-from forecart.serving.choosing import FALLBACK_CALIBRATIONS, AdChooser
+from forecart.serving.choosing import FALLBACK_CALIBRATIONS, AdChooser, rank_by_release
 from forecart.serving.current import OpenRelease, Served
 from forecart.serving.guard import GuardedStore
 from forecart.serving.outcome_writer import OutcomeWriter
@@ -131,11 +133,12 @@ class World:
         self.stock = Stock(folder)
         self.served = Served(OpenRelease(release), None, POINTER)
         self.stock.follow(self.served)
+        self.store = FakeStore(release)
         self.service = CandidateService(
-            GuardedStore(FakeStore(release), Breaker()),
+            GuardedStore(self.store, Breaker()),
             lambda: self.served,
             max_staleness_s=10 * 86_400,
-            ads=AdChooser(ranker or CalibratedBid(FALLBACK_CALIBRATIONS), rules),
+            ads=AdChooser(rank_by_release({}) if ranker is None else lambda _: ranker, rules),
             outcomes=outcomes,
             clock=lambda: NOW_US,
         )
@@ -371,6 +374,32 @@ def test_values_are_probability_times_bid_on_one_scale(release, tmp_path):
     for ad in world.service.candidates(CandidateAsk(user_id="user-7", consent=OK, limit=30)).ads:
         share = 0.5 if ad.source in ("advertisers", "products") else 1.0
         assert ad.value == pytest.approx(share * ad.score * world.ads[ad.ad_id]["bid_usd"], abs=1e-5)
+
+
+def test_values_are_by_the_calibration_of_the_release_and_else_by_the_operator_s(release, tmp_path):
+    half, tenth = Calibration((0.0, 1.0), (0.0, 0.5)), Calibration((0.0, 1.0), (0.0, 0.1))
+    calibrated = replace(release, calibrations={"advertisers": half, "products": half})
+    ask = CandidateAsk(user_id="user-7", consent=OK, limit=30)
+
+    def shares(world):
+        return {
+            (ad.source, round(ad.value / (ad.score * world.ads[ad.ad_id]["bid_usd"]), 2))
+            for ad in world.service.candidates(ask).ads
+            if not ad.source.startswith("fallback")
+        }
+
+    world = World(calibrated, tmp_path / "ads", ROWS, rules=BlendRules())
+    assert shares(world) == {("advertisers", 0.5), ("products", 0.5)}
+    # Who is in the release before only has scores of its model, which its own calibration is for.
+    latest = replace(build(tmp_path / "latest", 1, num_users=3), calibrations={"advertisers": tenth})
+    world.store.releases[latest.release_id] = latest
+    world.served = Served(OpenRelease(latest), world.served.current, POINTER)
+    world.stock.follow(world.served)
+    assert shares(world) == {("previous_release", 0.5)}
+    ranker_of = rank_by_release({"products": tenth})
+    assert ranker_of(calibrated) is ranker_of(calibrated)
+    world = World(calibrated, tmp_path / "more", ROWS, rules=BlendRules(), ranker=ranker_of(calibrated))
+    assert shares(world) == {("advertisers", 0.5), ("products", 0.1)}
 
 
 def test_what_is_answered_is_in_the_outcome_log(release, tmp_path):

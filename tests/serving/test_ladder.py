@@ -15,7 +15,6 @@ from tests.publish.small_release import (
 )
 
 from forecart.ads.blending import BlendRules
-from forecart.ads.l1 import CalibratedBid
 from forecart.errors import StoreError, StoreTimeoutError
 from forecart.publish.pointer import Pointer
 from forecart.publish.release import Release, build_release
@@ -23,7 +22,7 @@ from forecart.publish.store import StoredUser
 from forecart.sequences.vocabulary import FIRST_INDEX
 from forecart.serving.answers import AdvertiserAsk, CandidateAsk
 from forecart.serving.breaker import Breaker
-from forecart.serving.choosing import AdChooser
+from forecart.serving.choosing import AdChooser, rank_by_release
 from forecart.serving.current import OpenRelease, Served
 from forecart.serving.guard import GuardedStore
 from forecart.serving.service import CandidateService
@@ -34,7 +33,7 @@ IN_GERMANY = POPULAR[::-1]
 NOW_US = AS_OF_US + DAY_US + 3_600_000_000
 POINTER = Pointer("", None, 1, "publish", "")
 MAX_STALENESS_S = 3 * 86_400
-CHOOSER = AdChooser(CalibratedBid(), BlendRules())
+CHOOSER = AdChooser(rank_by_release({}), BlendRules())
 
 
 class FakeStore:

@@ -1,8 +1,8 @@
 """One list from several sources: quotas, no ad and no product twice, not too much of one advertiser.
 
 First each source gets its least share, its best first; then the best of all that is left, as far as the
-rules allow. The order at the end is that of value. Equal values are settled by ad id, so that the answer is
-the same in every process.
+rules allow. The order at the end is that of value. Equal values, which a calibration gives where it is flat,
+are settled by the rank of the candidate and then by ad id, so that the answer is the same in every process.
 """
 
 from collections import Counter
@@ -94,9 +94,9 @@ def blend(
                 break
             list_.take(one)
     rest = [one for queue in queues for one in queue]
-    for one in sorted(rest, key=lambda one: (-one.value, snapshot.id_rank_A[one.place])):
+    for one in sorted(rest, key=lambda one: _place(snapshot, one)):
         list_.take(one)
-    return sorted(list_.taken, key=lambda one: (-one.value, snapshot.id_rank_A[one.place]))
+    return sorted(list_.taken, key=lambda one: _place(snapshot, one))
 
 
 class _List:
@@ -137,8 +137,13 @@ class _List:
         self._by_advertiser[advertiser] += 1
 
 
+def _place(snapshot: Snapshot, one: BlendedAd) -> tuple[float, int, int]:
+    """Returns what ads are sorted by."""
+    return -one.value, one.rank, int(snapshot.id_rank_A[one.place])
+
+
 def _order(snapshot: Snapshot, ads: CandidateAds, value: npt.NDArray[np.float64]) -> list[BlendedAd]:
-    order = np.lexsort((snapshot.id_rank_A[ads.place], -value))
+    order = np.lexsort((snapshot.id_rank_A[ads.place], ads.rank, -value))
     columns = (ads.place[order], ads.rank[order], ads.score[order], value[order])
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return [BlendedAd(place, ads.source, rank, score, worth) for place, rank, score, worth in rows]

@@ -148,6 +148,7 @@ def evaluate(
         workflow = open_workflow(config, folder=output, reporter=reporter)
         workflow.learn()
         workflow.evaluate()
+        workflow.calibrate()
         workflow.report()
     show_result(forecart.open_run(workflow.folder), as_json=as_json)
 

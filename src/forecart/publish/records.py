@@ -67,6 +67,14 @@ class RecordLayout:
         fields: Any = self.dtype.fields
         return {name: (field[0].base, field[1]) for name, field in fields.items()}
 
+    @cached_property
+    def list_places(self) -> dict[str, list[tuple[np.dtype[Any], int]]]:
+        """By kind of candidate: the places of what `CandidateList` has, in its order."""
+        return {
+            kind: [self.places[name] for name in (f"{kind}_index", f"{kind}_score", f"is_repeat_{kind}")]
+            for kind in ("advertiser", "item")
+        }
+
     def empty(self, num_users: int) -> npt.NDArray[Any]:
         """Returns records with nothing in them, [num_users]."""
         return np.zeros(num_users, self.dtype)
@@ -95,7 +103,7 @@ class CandidateList:
     is_repeat: npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)
 class UserRecord:
     """A record that was found whole. Its lists are read when they are asked for: a request seldom needs all.
 
@@ -126,19 +134,12 @@ class UserRecord:
     @property
     def vector(self) -> npt.NDArray[np.float16]:
         """[D], the user's vector in the embedding space of the release."""
-        vector: npt.NDArray[np.float16] = self._read("vector", self.layout.width)
-        return vector
+        dtype, offset = self.layout.places["vector"]
+        return np.frombuffer(self.payload, dtype, self.layout.width, offset)
 
     def _read_list(self, kind: str, num: int) -> CandidateList:
-        return CandidateList(
-            self._read(f"{kind}_index", num),
-            self._read(f"{kind}_score", num),
-            self._read(f"is_repeat_{kind}", num),
-        )
-
-    def _read(self, name: str, num: int) -> Any:
-        dtype, offset = self.layout.places[name]
-        return np.frombuffer(self.payload, dtype, num, offset)
+        columns = self.layout.list_places[kind]
+        return CandidateList(*[np.frombuffer(self.payload, dtype, num, at) for dtype, at in columns])
 
 
 def hash_name(name: str) -> int:

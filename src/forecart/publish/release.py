@@ -6,7 +6,7 @@ again for serving. The id follows from what goes in, so the same candidates make
 
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from forecart import artifacts
 from forecart.errors import ArtifactError
+from forecart.metrics.calibration import Calibration, describe_calibrations
+from forecart.publish.calibrations import read_calibrations
 from forecart.publish.integrity import FileFacts, describe_files, read_sealed, write_sealed
 from forecart.publish.records import RecordLayout, hash_name
 from forecart.publish.users import UserTable, write_users
@@ -27,6 +29,7 @@ RELEASE_FORMAT: Final = "forecart-release-1"
 _US: Final = 1_000_000
 _DAY_S: Final = 86_400
 _FALLBACK: Final = "fallback.json"
+_CALIBRATIONS: Final = "calibrations.json"
 _ITEM_VECTORS, _ITEM_PRIOR = "items/vectors.npy", "items/prior.npy"
 
 
@@ -83,6 +86,7 @@ class ReleaseParts:
         source: what identifies the inputs; the same source, the same release.
         ttl_s: a record is not served longer than this after `as_of`.
         item_vectors: [N, D] vectors of the products and [N] what is added, where there are any.
+        calibrations: level -> from scores to probabilities, where they were fitted.
     """
 
     as_of_us: int
@@ -97,6 +101,7 @@ class ReleaseParts:
     source: Mapping[str, str]
     ttl_s: int = 7 * _DAY_S
     item_vectors: tuple[npt.NDArray[np.float16], npt.NDArray[np.float32]] | None = None
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
 
     @property
     def release_id(self) -> str:
@@ -120,6 +125,8 @@ def build_release(parts: ReleaseParts, folder: Path) -> None:
         artifacts.write_npy(folder / _ITEM_VECTORS, parts.item_vectors[0])
         artifacts.write_npy(folder / _ITEM_PRIOR, parts.item_vectors[1])
     artifacts.write_json(folder / _FALLBACK, parts.fallback)
+    if parts.calibrations:
+        artifacts.write_json(folder / _CALIBRATIONS, describe_calibrations(parts.calibrations))
     write_users(folder / "users", parts.users, _stamped(parts), parts.layout)
     manifest = Manifest(
         format=RELEASE_FORMAT,
@@ -157,6 +164,7 @@ class Release:
         items: ids of products.
         users: everyone's records.
         fallback: lists for a user of whom nothing is known.
+        calibrations: level -> from scores to probabilities; empty where the run fitted none.
     """
 
     folder: Path
@@ -165,15 +173,17 @@ class Release:
     items: Vocabulary
     users: UserTable
     fallback: Fallback
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Opens a release. Verify it first: the parsers here trust its bytes.
 
         Raises:
-            ArtifactError: it is not complete, or of a format that this version does not read.
+            ArtifactError: it is not complete, of a format that this version does not read, or its
+                calibrations do not rise.
         """
-        manifest = read_manifest(folder)
+        manifest, calibrations = read_manifest(folder), folder / _CALIBRATIONS
         return cls(
             folder,
             manifest,
@@ -181,6 +191,7 @@ class Release:
             Vocabulary.load(folder / "items" / "vocabulary"),
             UserTable.open(folder / "users", manifest.record_layout),
             _read_fallback(folder / _FALLBACK),
+            read_calibrations(calibrations) if calibrations.exists() else {},
         )
 
     @property

@@ -16,6 +16,8 @@ import polars as pl
 
 from forecart import artifacts, columns
 from forecart.errors import ArtifactError
+from forecart.metrics.calibration import Calibration
+from forecart.publish.calibrations import read_calibrations
 from forecart.publish.records import RecordLayout
 from forecart.publish.release import ReleaseParts
 from forecart.publish.suppression import suppression_key
@@ -26,6 +28,7 @@ from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 _WEIGHTS: Final = "weights.safetensors"
 _METRICS: Final = ("recall_at_10", "recall_at_20", "recall_at_100", "p90_coverage")
 _SERVED: Final = "model-0"
+_CALIBRATIONS: Final = "calibrations.json"
 
 
 def read_run(
@@ -40,7 +43,8 @@ def read_run(
         ttl_s: how long a record is served.
 
     Raises:
-        ArtifactError: the run has no candidates, or its levels are of different moments.
+        ArtifactError: the run has no candidates, its levels are of different moments, or its calibrations
+            do not rise or are those of other models.
     """
     made = day or run
     levels: list[Level] = [level for level in PLURAL if (_folder(made, level) / artifacts.MANIFEST).is_file()]
@@ -55,6 +59,7 @@ def read_run(
     everyone = users.id_series(np.arange(FIRST_INDEX, len(users)))
     is_kept = _find_kept(everyone, suppressed)
     items = tables.get("item")
+    calibration_key, calibrations = _read_calibrations(run, levels)
     layout = RecordLayout(
         num_advertisers=tables["advertiser"].facts["top_k"] if "advertiser" in tables else 0,
         num_items=items.facts["top_k"] if items else 0,
@@ -73,9 +78,11 @@ def read_run(
         source={
             "suppressed": artifacts.hash_value(sorted(suppressed)),
             **{PLURAL[level]: table.facts["key"] for level, table in tables.items()},
+            **({"calibration": calibration_key} if calibration_key is not None else {}),
         },
         ttl_s=ttl_s,
         item_vectors=(items.vectors, items.prior) if items else None,
+        calibrations=calibrations,
     )
 
 
@@ -187,8 +194,25 @@ def _read_metrics(run: Path, levels: list[Level]) -> dict[str, float]:
     }
 
 
+def _read_calibrations(run: Path, levels: list[Level]) -> tuple[str | None, dict[str, Calibration]]:
+    """Returns the key of the calibrations and themselves; None and none where the run did not fit any."""
+    path = run / "calibration" / artifacts.MANIFEST
+    if not path.is_file():
+        return None, {}
+    facts = artifacts.read_json(path)
+    for level in levels:
+        model = artifacts.read_json(_model_folder(run, level) / artifacts.MANIFEST)
+        if facts["model_keys"].get(PLURAL[level]) != model["key"]:
+            raise ArtifactError(f"the calibration of {run} must be of its models, it is not: run it again")
+    return facts["key"], read_calibrations(path.parent / _CALIBRATIONS)
+
+
 def _hash_weights(run: Path, level: Level) -> str:
-    return artifacts.stage_files(run / "training" / SECTION[level] / _SERVED)[_WEIGHTS]
+    return artifacts.stage_files(_model_folder(run, level))[_WEIGHTS]
+
+
+def _model_folder(run: Path, level: Level) -> Path:
+    return run / "training" / SECTION[level] / _SERVED
 
 
 def _folder(run: Path, level: Level) -> Path:

@@ -59,6 +59,11 @@ class LabelContract(BaseModel):
         """The event type codes of the positives."""
         return frozenset(columns.EVENT_TYPE_CODES[name] for name in self.positives)
 
+    @property
+    def span_us(self) -> int:
+        """From a cut to the end of its label window, in microseconds."""
+        return (self.gap_days + self.window_days) * DAY_US
+
     def without_cap(self) -> Self:
         """Returns this contract with every positive kept, as evaluation needs it."""
         return self.model_copy(update={"max_positives": None})

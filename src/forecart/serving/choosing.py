@@ -6,8 +6,9 @@ lists stays.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 from typing import Final
 
@@ -17,14 +18,20 @@ import numpy.typing as npt
 from forecart.ads.blending import NO_LIMIT, BlendedAd, BlendRules, Quota, blend
 from forecart.ads.eligibility import Eligibility
 from forecart.ads.expansion import CandidateAds, expand_advertisers, expand_items
-from forecart.ads.l1 import Calibration, L1Ranker
+from forecart.ads.l1 import CalibratedBid, L1Ranker
 from forecart.ads.request import AdRequest
+from forecart.metrics.calibration import Calibration
+from forecart.publish.release import Release
 from forecart.serving.ladder import LEVELS, Level, Reading, Reason, Rung, list_rungs
 
 # Popularity is a share of users who converted: already a probability.
 FALLBACK_CALIBRATIONS: Final = dict.fromkeys(
     ("fallback_country", "fallback_global"), Calibration((0.0, 1.0), (0.0, 1.0))
 )
+_MAX_OPEN: Final = 2
+"""Releases that are served at a time."""
+RankerOf = Callable[[Release], L1Ranker]
+"""Returns the ranker of the release that a request is answered from."""
 Sources = list[tuple[CandidateAds, npt.NDArray[np.float64]]]
 
 
@@ -45,9 +52,10 @@ class Chosen:
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """A request, and which ads of the snapshot may be shown to it."""
+    """A request, who values its ads, and which ads of the snapshot may be shown to it."""
 
     request: AdRequest
+    ranker: L1Ranker
     eligibility: Eligibility
     mask_A: npt.NDArray[np.bool_]
 
@@ -57,11 +65,11 @@ class AdChooser:
     """Chooses ads.
 
     Attributes:
-        ranker: what showing an ad is worth.
+        ranker_of: what showing an ad is worth, by release: scores of one model mean nothing to another's.
         rules: what an answer must keep to.
     """
 
-    ranker: L1Ranker
+    ranker_of: RankerOf
     rules: BlendRules
 
     def choose(self, eligibility: Eligibility, reading: Reading, request: AdRequest) -> Chosen:
@@ -74,7 +82,9 @@ class AdChooser:
             reading: the lists.
             request: what is asked.
         """
-        asked = _Asked(request, eligibility, eligibility.ads(request))
+        assert reading.opened is not None
+        ranker = self.ranker_of(reading.opened.release)
+        asked = _Asked(request, ranker, eligibility, eligibility.ads(request))
         ads, is_good = list[BlendedAd](), True
         for tier in _list_tiers(reading, request.country):
             # Ads of one advertiser may show the same product and keep others out: then all of them are tried.
@@ -107,7 +117,7 @@ class AdChooser:
     def _value(self, asked: _Asked, ads: CandidateAds) -> tuple[npt.NDArray[np.float64], bool]:
         """Returns the worth of ads and whether the ranker said so; else it is the order of the candidates."""
         try:
-            value = np.asarray(self.ranker.value(asked.request, asked.eligibility.snapshot, ads), np.float64)
+            value = np.asarray(asked.ranker.value(asked.request, asked.eligibility.snapshot, ads), np.float64)
             if value.shape == ads.place.shape and np.isfinite(value).all():
                 return value, True
         except Exception:  # a ranker is anybody's code, and its failure is not the answer's
@@ -120,6 +130,20 @@ class AdChooser:
         for source, num in Counter(one.source for one in ads).items():
             quotas[source] = Quota(num, quotas.get(source, Quota()).most)
         return replace(self.rules, quotas=quotas)
+
+
+def rank_by_release(own: Mapping[str, Calibration]) -> RankerOf:
+    """Returns the default rankers: probability x bid, by the calibrations that each release carries.
+
+    Args:
+        own: of the operator, by source; they hold in place of a release's.
+    """
+
+    @lru_cache(_MAX_OPEN)
+    def ranker_of(release: Release) -> L1Ranker:
+        return CalibratedBid(FALLBACK_CALIBRATIONS | dict(release.calibrations) | dict(own))
+
+    return ranker_of
 
 
 def _keep(ads: list[BlendedAd]) -> Sources:

@@ -11,7 +11,7 @@ Every step down has a reason, and the answer carries it.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -50,8 +50,7 @@ _CONSENT: Final[dict[Verdict, Reason]] = {"denied": "consent_denied", "unreadabl
 _US: Final = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What a request is answered from.
 
     Attributes:
@@ -77,7 +76,7 @@ class Reading:
         return None if self.opened is None else self.opened.as_of
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Rung:
     """A list of candidates, best first, where it is from, and how far down: 0 for the user's own."""
 

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from forecart.ads.l1 import CalibratedBid, read_calibrations
 from forecart.ads.outcomes import OutcomeLog
+from forecart.publish.calibrations import read_calibrations
 from forecart.publish.releases import Releases
 from forecart.publish.store import Store
 from forecart.publish.stores import open_store
 from forecart.serving.answers import Readiness
 from forecart.serving.breaker import Breaker
-from forecart.serving.choosing import FALLBACK_CALIBRATIONS, AdChooser
+from forecart.serving.choosing import AdChooser, rank_by_release
 from forecart.serving.current import OpenRelease, ReleaseFollower, Served
 from forecart.serving.guard import GuardedStore
 from forecart.serving.launch import Launch
@@ -134,7 +134,7 @@ def build_parts(launch: Launch) -> Parts:
 
 def _make_chooser(settings: ServingSettings) -> AdChooser:
     own = {} if settings.calibrations is None else read_calibrations(settings.calibrations)
-    return AdChooser(CalibratedBid(FALLBACK_CALIBRATIONS | own), settings.blend_rules)
+    return AdChooser(rank_by_release(own), settings.blend_rules)
 
 
 def _follow_stock(stock: Stock | None, served: Served, log: Any) -> None:

@@ -8,7 +8,7 @@ what was read; whoever serves decides on which thread that happens.
 import secrets
 import time
 from collections.abc import Callable
-from itertools import count
+from itertools import chain, count
 from typing import Final
 
 import numpy as np
@@ -36,6 +36,7 @@ Clock = Callable[[], int]
 Mask = npt.NDArray[np.bool_] | None
 """By index of the release, what may be shown; None where everything may."""
 Indices = npt.NDArray[np.int32]
+Places = npt.NDArray[np.intp]
 _DIGITS: Final = 6
 
 
@@ -226,31 +227,37 @@ def _walk(
         mask: by index, what may be shown; None where everything may.
         name: from indices to ids.
     """
-    lists, num_missing, seen = list[Listed](), ask.limit, set[int]()
+    lists, num_missing, above = list[Listed](), ask.limit, list[Indices]()
     for rung in list_rungs(reading, level, ask.country):
-        index, listed = _take(rung, mask, seen, num_missing)
-        if len(index):
-            listed.ids = name(index)
-            lists.append(listed)
-        num_missing -= len(index)
+        kept = _find_kept(rung.index, mask, above, num_missing)
+        if num_kept := len(rung.index[:num_missing] if kept is None else kept):
+            lists.append(_list(rung, kept, num_kept, name))
+        num_missing -= num_kept
         if num_missing == 0:
             break
-        seen.update(rung.index.tolist())
+        above.append(rung.index)
     return lists
 
 
-def _take(rung: Rung, mask: Mask, seen: set[int], num: int) -> tuple[Indices, Listed]:
-    index, score, again = rung.index, rung.score, rung.is_repeat
-    ranks = list(range(1, min(len(index), num) + 1))
+def _find_kept(index: Indices, mask: Mask, above: list[Indices], num: int) -> Places | None:
+    """Returns the places of the first `num` that may be shown and are not above; None for those in front."""
     # On the way of every lookup: the calls are numpy's fastest for what they do.
-    is_kept = None if mask is None else mask.take(index)
-    if seen:
-        is_new = np.array([one not in seen for one in index.tolist()], np.bool_)
-        is_kept = is_new if is_kept is None else is_kept & is_new
-    if is_kept is not None and np.count_nonzero(is_kept) < len(index):
-        kept = is_kept.nonzero()[0][:num]
-        index, score, ranks = index[kept], score[kept], (kept + 1).tolist()
-        again = None if again is None else again[kept]
-    scores = score[:num].astype(np.float64).round(_DIGITS).tolist()
-    is_repeat = [False] * len(scores) if again is None else again[:num].tolist()
-    return index[:num], Listed(rung.source, [], scores, ranks, is_repeat)
+    kept = None if mask is None else mask.take(index).nonzero()[0]
+    if above and (kept is None or len(kept)):
+        seen, listed = set(chain.from_iterable(one.tolist() for one in above)), index.tolist()
+        places = range(len(index)) if kept is None else kept.tolist()
+        return np.array([place for place in places if listed[place] not in seen][:num], np.intp)
+    return None if kept is None or len(kept) == len(index) else kept[:num]
+
+
+def _list(rung: Rung, kept: Places | None, num: int, name: Callable[[Indices], list[str]]) -> Listed:
+    """Returns `num` of a rung's candidates: those at the places that are kept, or those in front."""
+    index, score, again = rung.index[:num], rung.score[:num], rung.is_repeat
+    if kept is None:
+        ranks = list(range(1, num + 1))
+        again = None if again is None else again[:num]
+    else:
+        index, score, ranks = rung.index.take(kept), rung.score.take(kept), (kept + 1).tolist()
+        again = None if again is None else again.take(kept)
+    scores = score.astype(np.float64).round(_DIGITS).tolist()
+    return Listed(rung.source, name(index), scores, ranks, [False] * num if again is None else again.tolist())

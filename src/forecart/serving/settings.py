@@ -54,7 +54,7 @@ class ServingSettings(BaseModel):
     quotas: dict[str, QuotaSettings] = Field(default_factory=dict)
     """How many ads of an answer come from a source."""
     calibrations: Path | None = None
-    """JSON of probabilities by score, for each source; without it scores keep only their order."""
+    """JSON of probabilities by score, for each source, that hold in place of those a release carries."""
     pseudonym_key: str | None = Field(default=None, min_length=16)
     """Makes the pseudonyms of users in the outcome log; without it they change with every start."""
     tokens: dict[str, list[Scope]] = Field(default_factory=dict)

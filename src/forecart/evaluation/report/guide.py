@@ -48,6 +48,13 @@ _DEFINITIONS: Final = {
         "The share of all candidates that is listed at all; and how unequal the listings are, from 0 (all "
         "alike) to almost 1 (one candidate has them all)."
     ),
+    "Calibration": (
+        "Pairs are all users with a history at the cut (20,000 drawn where there are more) and the "
+        "candidates listed for each, of whom most convert with nothing. Up to 20 bins hold equally many "
+        "pairs, ordered by the predicted probability; equal predictions are in one bin. The expected "
+        "calibration error is the mean over pairs of the distance between predicted and observed of their "
+        "bin. Intervals come from drawing whole users."
+    ),
     "Cut-off": "Nothing that arrived after it is read: not for histories, counts, or training.",
 }
 

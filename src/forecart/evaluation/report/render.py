@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from forecart.evaluation.report.calibration import calibration
 from forecart.evaluation.report.comparison import comparison
 from forecart.evaluation.report.data import data
 from forecart.evaluation.report.guide import guide, provenance
@@ -35,6 +36,7 @@ def render_report(report: Mapping[str, Any]) -> str:
     sections = [
         ("Result", headline(report)),
         *chapters,
+        ("Calibration", calibration(report)),
         ("Users", people(report)),
         ("Training", training(report)),
         ("Data", data(report)),
@@ -70,7 +72,13 @@ def _head(name: str) -> Html:
 
 
 def _navigation(sections: list[tuple[str, Html]]) -> Html:
-    anchors = {"Result": "result", "Users": "users", "Training": "training", "Data": "data"}
+    anchors = {
+        "Result": "result",
+        "Calibration": "calibration",
+        "Users": "users",
+        "Training": "training",
+        "Data": "data",
+    }
     anchors |= {"How to read": "guide", "Provenance": "provenance"}
     anchors |= {title: key.replace("_", "-") for key, title in LEVELS.items()}
     links = [tag("a", name, href=f"#{anchors[name]}") for name, _ in sections]

@@ -1,0 +1,19 @@
+"""Calibrations on disk: JSON of (score, probability) by source, checked before anything is valued by them."""
+
+from pathlib import Path
+
+from forecart import artifacts
+from forecart.errors import ArtifactError, DataError
+from forecart.metrics.calibration import Calibration, parse_calibrations
+
+
+def read_calibrations(path: Path) -> dict[str, Calibration]:
+    """Returns the calibrations of a file, by source.
+
+    Raises:
+        ArtifactError: it is missing, or holds something else or a curve that does not rise.
+    """
+    try:
+        return parse_calibrations(artifacts.read_json(path))
+    except DataError as error:
+        raise ArtifactError(f"{path} must hold calibrations, it does not: {error}") from None
