@@ -2,7 +2,6 @@
 
 import itertools
 import random
-from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -332,7 +331,7 @@ def test_a_product_brings_the_best_bid_of_its_own_ads(tmp_path):
     index = ITEMS.index(["item2", "item7", "item3"])
     found = expand_items(snapshot, mask, index, np.array([3, 2, 1], np.float32), source="p")
     assert [snapshot.ad_ids[place] for place in found.place] == ["ad10", "ad07", "ad11"]
-    blocked = replace(AdRequest(now_us=NOW_US), blocked_advertisers=("adv1",))
+    blocked = AdRequest(now_us=NOW_US, blocked_advertisers=("adv1",))
     found = expand_items(
         snapshot, Eligibility(snapshot).ads(blocked), index, np.array([3, 2, 1], np.float32), source="p"
     )

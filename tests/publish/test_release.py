@@ -13,11 +13,11 @@ from forecart.errors import ArtifactError, DataError
 from forecart.metrics.calibration import Calibration
 from forecart.publish import release as release_module
 from forecart.publish.integrity import describe_files, read_sealed, verify, write_sealed
-from forecart.publish.release import Release, build_release, read_manifest
+from forecart.publish.release import RELEASE_FORMAT, Release, build_release, read_manifest
 from forecart.retrieval.candidate_files import EVERYONE
 
 FILE_TYPES = {
-    "array": "items/vectors.npy",
+    "array": "items/index/vectors.npy",
     "records": "users/records.bin",
     "ids": "users/vocabulary/id_bytes.npy",
     "hashes": "advertisers/sorted_hashes.npy",
@@ -184,7 +184,7 @@ def test_a_file_of_several_blocks_has_a_hash_for_each(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"format": "forecart-release-9"}, "forecart-release-1"), ({"surprise": 1}, "forecart-release-1")],
+    [({"format": "forecart-release-9"}, RELEASE_FORMAT), ({"surprise": 1}, RELEASE_FORMAT)],
 )
 def test_a_manifest_of_another_format_is_refused(good, tmp_path, change, message):
     manifest = read_sealed(good / artifacts.MANIFEST)

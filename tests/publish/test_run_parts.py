@@ -14,6 +14,7 @@ from forecart.publish.publisher import Publisher
 from forecart.publish.releases import Releases
 from forecart.publish.run_parts import read_run
 from forecart.publish.suppression import suppression_key
+from forecart.retrieval.index.contract import fold_queries
 from forecart.sequences.vocabulary import FIRST_INDEX
 
 TTL_S = 86_400
@@ -59,13 +60,14 @@ def test_everyone_s_lists_are_those_of_the_run(nano, published):
 
 def test_vectors_and_prior_give_the_order_of_products_nobody_has_touched(nano, published):
     release, store = published
-    vector_ND = artifacts.read_npy(release.folder / "items/vectors.npy").astype(np.float32)
-    prior_N = artifacts.read_npy(release.folder / "items/prior.npy")
+    index = release.item_index
     events = pl.read_parquet(nano.folder / "events/part-*.parquet")
     seen = {user: set(rows["item_id"]) for (user,), rows in events.group_by("user_id")}
     for user in release.users.users.ids(range(FIRST_INDEX, FIRST_INDEX + 20)):
         record = look_up(store, release, user, now_us=release.manifest.as_of_us).record
-        score_N = vector_ND @ record.vector.astype(np.float32) + prior_N
+        found = index.search(fold_queries(record.vector[None].astype(np.float32)), len(index.candidate_N))
+        score_N = np.full(len(release.items), np.nan)
+        score_N[found.candidate[0]] = found.score[0]
         new = [
             row for row, item in enumerate(release.items.ids(record.items.index)) if item not in seen[user]
         ]

@@ -83,3 +83,28 @@ def test_a_score_is_cosine_and_bias_and_the_sparse_terms():
             expected = cosine + float(bias[candidate]) + own.get((user, candidate), 0.0)
             expected += followed.get((user, candidate), 0.0)
             assert float(scores[user, candidate]) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("num", [700, 5_000, 40_000])
+def test_many_candidates_are_listed_as_by_sorting_all(num):
+    """Bounds by groups and all: few distinct scores, rows of one score, few eligible or none."""
+    generator = torch.Generator().manual_seed(num)
+    scores = torch.randint(-50, 50, (9, num), generator=generator).float()
+    scores[1], scores[2] = 3.0, torch.arange(float(num))
+    scores[3:6] += torch.rand(3, num, generator=generator)
+    is_eligible = torch.rand(num, generator=generator) < 0.9
+    for share in (0.9, 0.01, 0.0):
+        is_eligible &= torch.rand(num, generator=generator) < share
+        masked = torch.where(is_eligible & (torch.arange(num) >= 2), scores, -torch.inf)
+        expected, order = masked.sort(dim=1, descending=True, stable=True)
+        found = search_exact(scores.clone(), top_k=20, is_eligible_N=is_eligible)
+        assert found.score.tolist() == expected[:, :20].tolist()
+        listed = torch.where(expected.isneginf(), 0, order)[:, :20]
+        assert found.candidate.tolist() == listed.tolist()
+
+
+def test_a_score_that_is_no_number_is_seen_among_many():
+    scores = torch.arange(5_000.0).repeat(3, 1)
+    scores[1, 4_321] = math.nan
+    with pytest.raises(ValueError, match="NaN"):
+        search_exact(scores, top_k=20, is_eligible_N=torch.ones(5_000, dtype=torch.bool))

@@ -12,11 +12,13 @@ from tests.ads.small_inventory import may_be_shown
 from tests.publish.small_release import (
     AS_OF_US,
     DAY_US,
+    LAYOUT,
     NUM_ADVERTISERS,
     NUM_ITEMS,
     advertisers_of,
     build,
     items_of,
+    make_parts,
     user_ids,
 )
 from tests.serving.test_ladder import POINTER, FakeStore
@@ -41,6 +43,7 @@ NOW_US = AS_OF_US + 2 * DAY_US + 5 * 3_600_000_000
 NOW = datetime.fromtimestamp(NOW_US / 1e6, UTC)
 OK = {"opt_out": False}
 OWN = ("advertisers", "products")
+PERSONAL = (*OWN, "retrieved")
 ADVERTISERS = [f"advertiser-{number}" for number in range(NUM_ADVERTISERS)]
 CATEGORIES = [None, "FOOD", "FOOD > CANDY", "FOOD > CANDYFLOSS", "TOYS"]
 POPULAR_ADVERTISERS = {"*": ADVERTISERS[:10], "DE": ADVERTISERS[:10][::-1]}
@@ -134,6 +137,13 @@ class World:
         self.served = Served(OpenRelease(release), None, POINTER)
         self.stock.follow(self.served)
         self.store = FakeStore(release)
+        generation = make_parts(1, num_users=NUM_USERS)
+        vector_ND, prior_N = generation.item_vectors
+        # Every user's vector is 1 in one place.
+        self.item_score = {
+            f"item-{n}": float(vector_ND[n + FIRST_INDEX, 1 % LAYOUT.width] + prior_N[n + FIRST_INDEX])
+            for n in range(NUM_ITEMS)
+        }
         self.service = CandidateService(
             GuardedStore(self.store, Breaker()),
             lambda: self.served,
@@ -166,6 +176,11 @@ class World:
             ):
                 names = [f"{kind}-{one - FIRST_INDEX}" for one in index]
                 found.append((source, {name: (at + 1, 1 - 0.1 * at) for at, name in enumerate(names)}))
+            shown = [ad for ad_id, ad in self.ads.items() if self.may_be_shown(ad_id, ask)]
+            near = {ad["item_id"] for ad in shown} & set(self.item_score)
+            near = sorted(near, key=lambda item: (-self.item_score[item], int(item[5:])))[:100]
+            places = {item: (at + 1, self.item_score[item]) for at, item in enumerate(near)}
+            found.append(("retrieved", places))
         for country, source in (("DE", "fallback_country"), ("*", "fallback_global")):
             if country in (ask.country, "*"):
                 for lists in (POPULAR_ADVERTISERS, POPULAR_ITEMS):
@@ -239,14 +254,15 @@ def differences(world, ask):
 def misses(world, ask, taken):
     """Which candidates should have had a place."""
     candidates = world.candidates(ask)
-    own = [one for one in taken if one[0] in OWN]
     if set(taken) - set(candidates):
         return ["an ad is of no list"]
     if any(world.could_be_added(*one, taken, ask.limit) for one in candidates):
         return ["the list is not full"]
-    spare = [one for one in candidates if one[0] in OWN]
-    if len(own) < len(taken) and any(world.could_be_added(*one, own, ask.limit) for one in spare):
-        return ["a list for everybody was used before the user's own was"]
+    for better in (OWN, PERSONAL):
+        own = [one for one in taken if one[0] in better]
+        spare = [one for one in candidates if one[0] in better]
+        if len(own) < len(taken) and any(world.could_be_added(*one, own, ask.limit) for one in spare):
+            return [f"another list was used before {better} were"]
     return ["it is personal"] if own and not world.is_personal(ask) else []
 
 
@@ -371,9 +387,12 @@ def test_values_are_probability_times_bid_on_one_scale(release, tmp_path):
     half = Calibration((0.0, 1.0), (0.0, 0.5))
     ranker = CalibratedBid(FALLBACK_CALIBRATIONS | {"advertisers": half, "products": half})
     world = World(release, tmp_path / "ads", ROWS, rules=BlendRules(), ranker=ranker)
-    for ad in world.service.candidates(CandidateAsk(user_id="user-7", consent=OK, limit=30)).ads:
-        share = 0.5 if ad.source in ("advertisers", "products") else 1.0
-        assert ad.value == pytest.approx(share * ad.score * world.ads[ad.ad_id]["bid_usd"], abs=1e-5)
+    ads = world.service.candidates(CandidateAsk(user_id="user-7", consent=OK, limit=30)).ads
+    assert set(PERSONAL) <= {ad.source for ad in ads}
+    for ad in ads:
+        # A curve goes on beyond its ends as it is there.
+        probability = min(max(ad.score, 0), 1) * (0.5 if ad.source in PERSONAL else 1)
+        assert ad.value == pytest.approx(probability * world.ads[ad.ad_id]["bid_usd"], abs=1e-5)
 
 
 def test_values_are_by_the_calibration_of_the_release_and_else_by_the_operator_s(release, tmp_path):
@@ -385,7 +404,7 @@ def test_values_are_by_the_calibration_of_the_release_and_else_by_the_operator_s
         return {
             (ad.source, round(ad.value / (ad.score * world.ads[ad.ad_id]["bid_usd"]), 2))
             for ad in world.service.candidates(ask).ads
-            if not ad.source.startswith("fallback")
+            if ad.source in (*OWN, "previous_release")
         }
 
     world = World(calibrated, tmp_path / "ads", ROWS, rules=BlendRules())

@@ -4,8 +4,8 @@ SCENARIOS is a JSON object of lists of fates, one for each attempt: `["step", n]
 `["fsync", n]` at its n-th flush to the disk while it writes a checkpoint, `["rmdir", n]` while it removes an
 old one, `["time", x]` is killed from outside after x times the seconds of the run left alone, if it lasts so
 long. `["damage", file, how]` spoils a file of the newest checkpoint before the next attempt. A scenario named
-"stored..." reads items from a store. The last attempt is left alone. All deaths are SIGKILL. Attempts are forks
-of this process, which has loaded torch and never used it. Prints what a test needs as JSON.
+"stored..." reads items from a store. The last attempt is left alone. All deaths are SIGKILL. Attempts are
+forks of this process, which has loaded torch and never used it. Prints what a test needs as JSON.
 """
 
 import hashlib

@@ -1,11 +1,10 @@
 """What an ad server asks: for whom, where, on what, and what must not come back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class AdRequest:
+class AdRequest(NamedTuple):
     """A request, as far as it decides which ads may be shown. What is unknown is None.
 
     Attributes:

@@ -23,14 +23,18 @@ from forecart.publish.calibrations import read_calibrations
 from forecart.publish.integrity import FileFacts, describe_files, read_sealed, write_sealed
 from forecart.publish.records import RecordLayout, hash_name
 from forecart.publish.users import UserTable, write_users
-from forecart.sequences.vocabulary import Vocabulary
+from forecart.retrieval.index.build import build_index, open_index
+from forecart.retrieval.index.contract import Index, IndexSettings, IndexSource, Kind, fold_prior
+from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 
-RELEASE_FORMAT: Final = "forecart-release-1"
+RELEASE_FORMAT: Final = "forecart-release-2"
 _US: Final = 1_000_000
 _DAY_S: Final = 86_400
 _FALLBACK: Final = "fallback.json"
 _CALIBRATIONS: Final = "calibrations.json"
-_ITEM_VECTORS, _ITEM_PRIOR = "items/vectors.npy", "items/prior.npy"
+_ITEM_INDEX: Final = "items/index"
+_MAX_EXACT: Final = 300_000
+"""Products beyond which reading every vector takes too long for a request."""
 
 
 class Manifest(BaseModel):
@@ -85,7 +89,8 @@ class ReleaseParts:
         metrics: what was measured of the model, by name.
         source: what identifies the inputs; the same source, the same release.
         ttl_s: a record is not served longer than this after `as_of`.
-        item_vectors: [N, D] vectors of the products and [N] what is added, where there are any.
+        item_vectors: [N, D] vectors of the products and [N] what is added, -inf for what may not be
+            retrieved; None without products.
         calibrations: level -> from scores to probabilities, where they were fitted.
     """
 
@@ -122,8 +127,7 @@ def build_release(parts: ReleaseParts, folder: Path) -> None:
     parts.advertisers.save(folder / "advertisers")
     parts.items.save(folder / "items" / "vocabulary")
     if parts.item_vectors is not None:
-        artifacts.write_npy(folder / _ITEM_VECTORS, parts.item_vectors[0])
-        artifacts.write_npy(folder / _ITEM_PRIOR, parts.item_vectors[1])
+        _build_item_index(*parts.item_vectors, parts.embedding_space_id, folder / _ITEM_INDEX)
     artifacts.write_json(folder / _FALLBACK, parts.fallback)
     if parts.calibrations:
         artifacts.write_json(folder / _CALIBRATIONS, describe_calibrations(parts.calibrations))
@@ -142,6 +146,17 @@ def build_release(parts: ReleaseParts, folder: Path) -> None:
         files=describe_files(folder),
     )
     write_sealed(folder / artifacts.MANIFEST, manifest.model_dump())
+
+
+def _build_item_index(
+    vector_ND: npt.NDArray[np.float16], prior_N: npt.NDArray[np.float32], space: str, folder: Path
+) -> None:
+    is_listed_N = np.isfinite(prior_N)
+    is_listed_N[:FIRST_INDEX] = False
+    candidate_N = np.flatnonzero(is_listed_N).astype(np.int32)
+    folded = fold_prior(vector_ND[candidate_N].astype(np.float32), prior_N[candidate_N])
+    kind: Kind = "exact" if len(candidate_N) <= _MAX_EXACT else "inverted_file"
+    build_index(IndexSource(folded, candidate_N, space), folder, IndexSettings(kind=kind))
 
 
 def _stamped(parts: ReleaseParts) -> Iterable[npt.NDArray[Any]]:
@@ -165,6 +180,7 @@ class Release:
         users: everyone's records.
         fallback: lists for a user of whom nothing is known.
         calibrations: level -> from scores to probabilities; empty where the run fitted none.
+        item_index: of the products' vectors, the prior folded in; None without products.
     """
 
     folder: Path
@@ -174,6 +190,7 @@ class Release:
     users: UserTable
     fallback: Fallback
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    item_index: Index | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -182,8 +199,10 @@ class Release:
         Raises:
             ArtifactError: it is not complete, of a format that this version does not read, or its
                 calibrations do not rise.
+            SkewError: its index is of another embedding space.
         """
         manifest, calibrations = read_manifest(folder), folder / _CALIBRATIONS
+        index, space = folder / _ITEM_INDEX, manifest.embedding_space_id
         return cls(
             folder,
             manifest,
@@ -192,6 +211,7 @@ class Release:
             UserTable.open(folder / "users", manifest.record_layout),
             _read_fallback(folder / _FALLBACK),
             read_calibrations(calibrations) if calibrations.exists() else {},
+            open_index(index, embedding_space_id=space) if index.exists() else None,
         )
 
     @property

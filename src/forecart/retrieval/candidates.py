@@ -26,9 +26,10 @@ from forecart.retrieval.candidate_files import (
     user_vectors_name,
 )
 from forecart.retrieval.carry import CarriedPart, Carry
-from forecart.retrieval.exact import TopK, score_exact, search_exact
+from forecart.retrieval.exact import score_exact, search_exact
 from forecart.retrieval.fallback import list_popular, make_fallback_table
 from forecart.retrieval.scorer import ModelScorer
+from forecart.retrieval.top_k import TopK
 from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 
 BLOCKS_PER_PART: Final = 32
@@ -79,8 +80,9 @@ def write_candidates(
 
     Columns: user_id, rank (from 1), the candidate's id, score, is_repeat (converted with before), as_of.
     `vectors-*.npy` holds the unit vectors of the users of each part, float16, in the order of the vocabulary;
-    `candidate_vectors.npy` and `candidate_prior.npy` what they are multiplied with and what is added; and
-    `fallback.parquet` the popular eligible candidates of each country and of everywhere (`fallback.py`).
+    `candidate_vectors.npy` and `candidate_prior.npy` what they are multiplied with and what is added, -inf
+    for what may not be listed; `fallback.parquet` popular candidates by country and everywhere
+    (`fallback.py`).
 
     Args:
         task: what to list.
@@ -134,7 +136,9 @@ def _make_part(
 def _write_candidates_themselves(task: CandidateTask, folder: Path) -> None:
     embedded = task.scorer.candidates_at(task.as_of_us)
     artifacts.write_npy(folder / VECTORS, embedded.vector_ND.cpu().numpy().astype(np.float16))
-    artifacts.write_npy(folder / PRIOR, embedded.prior_N.cpu().numpy())
+    prior_N = np.where(task.is_eligible, embedded.prior_N.cpu().numpy(), np.float32(-np.inf))
+    prior_N[:FIRST_INDEX] = -np.inf
+    artifacts.write_npy(folder / PRIOR, prior_N)
     lists = list_popular(
         task.scorer.builder.log,
         task.as_of_us,

@@ -1,8 +1,8 @@
 """From lists of candidates to ads: expanded, valued, blended, and filled up from below where that is short.
 
 The user's own lists come first, advertisers and products together. Only where they give fewer ads than are
-wanted, the lists of the country and then of everywhere are blended in too; what was taken of the better
-lists stays.
+wanted, products near the user's vector are blended in, then the lists of the country and of everywhere; what
+was taken of the better lists stays.
 """
 
 from collections import Counter
@@ -22,7 +22,8 @@ from forecart.ads.l1 import CalibratedBid, L1Ranker
 from forecart.ads.request import AdRequest
 from forecart.metrics.calibration import Calibration
 from forecart.publish.release import Release
-from forecart.serving.ladder import LEVELS, Level, Reading, Reason, Rung, list_rungs
+from forecart.serving.ladder import LEVELS, OWN, RETRIEVED, Level, Reading, Reason, Rung, list_rungs
+from forecart.serving.retrieving import retrieve_products
 
 # Popularity is a share of users who converted: already a probability.
 FALLBACK_CALIBRATIONS: Final = dict.fromkeys(
@@ -86,7 +87,7 @@ class AdChooser:
         ranker = self.ranker_of(reading.opened.release)
         asked = _Asked(request, ranker, eligibility, eligibility.ads(request))
         ads, is_good = list[BlendedAd](), True
-        for tier in _list_tiers(reading, request.country):
+        for tier in _list_tiers(reading, asked):
             # Ads of one advertiser may show the same product and keep others out: then all of them are tried.
             for most in (self.rules.ads_per_advertiser, NO_LIMIT):
                 found, is_valued = self._blend(asked, tier, most=most, kept=ads)
@@ -164,16 +165,20 @@ def _keep(ads: list[BlendedAd]) -> Sources:
 
 def _expand(asked: _Asked, rung: Rung, *, level: Level, most: int) -> CandidateAds:
     snapshot, mask_A, index, score = asked.eligibility.snapshot, asked.mask_A, rung.index, rung.score
-    # What the user's own lists are calibrated by is the level, of whichever release they are.
-    source = rung.source if rung.depth else level
+    # What is for the user alone is calibrated by the level, of whichever release it is.
+    source = rung.source if rung.depth > RETRIEVED else level
     if level == "products":
         return expand_items(snapshot, mask_A, index, score, source=source)
     return expand_advertisers(snapshot, mask_A, index, score, source=source, ads_per_advertiser=most)
 
 
-def _list_tiers(reading: Reading, country: str | None) -> Iterator[list[tuple[Level, Rung]]]:
+def _list_tiers(reading: Reading, asked: _Asked) -> Iterator[list[tuple[Level, Rung]]]:
     """Returns the rungs of both levels that stand side by side, from the top of the ladder down."""
+    country = asked.request.country
     rungs = [(level, rung) for level in LEVELS for rung in list_rungs(reading, level, country)]
     rungs.sort(key=lambda one: one[1].depth)
-    for _, tier in groupby(rungs, key=lambda one: one[1].depth):
+    yield [one for one in rungs if one[1].depth == OWN]
+    if (retrieved := retrieve_products(reading, asked.eligibility.snapshot, asked.mask_A)) is not None:
+        yield [("products", retrieved)]
+    for _, tier in groupby((one for one in rungs if one[1].depth != OWN), key=lambda one: one[1].depth):
         yield list(tier)

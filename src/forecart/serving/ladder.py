@@ -25,7 +25,17 @@ from forecart.serving.current import OpenRelease, Served
 from forecart.serving.guard import GuardedStore, StoreRefusalError
 
 Level = Literal["advertisers", "products"]
-Source = Literal["advertisers", "products", "previous_release", "fallback_country", "fallback_global", "none"]
+Source = Literal[
+    "advertisers",
+    "products",
+    "previous_release",
+    "retrieved",
+    "fallback_country",
+    "fallback_global",
+    "none",
+]
+OWN, RETRIEVED, COUNTRY, GLOBAL = range(4)
+"""How far down the ladder a list is: the user's own, products near the user's vector, what is popular."""
 Reason = Literal[
     "consent_denied",
     "consent_unreadable",
@@ -78,7 +88,7 @@ class Reading(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Rung:
-    """A list of candidates, best first, where it is from, and how far down: 0 for the user's own."""
+    """A list of candidates, best first, where it is from, and how far down."""
 
     source: Source
     depth: int
@@ -163,9 +173,9 @@ def list_rungs(reading: Reading, level: Level, country: str | None) -> Iterator[
     if reading.record is not None:
         listed: CandidateList = getattr(reading.record, "items" if level == "products" else level)
         source: Source = "previous_release" if reading.is_previous else level
-        yield Rung(source, 0, listed.index, listed.score, listed.is_repeat)
+        yield Rung(source, OWN, listed.index, listed.score, listed.is_repeat)
     lists = getattr(reading.opened.release.fallback, level)
     if country is not None and country != EVERYONE and country in lists:
-        yield Rung("fallback_country", 1, *lists[country])
+        yield Rung("fallback_country", COUNTRY, *lists[country])
     if EVERYONE in lists:
-        yield Rung("fallback_global", 2, *lists[EVERYONE])
+        yield Rung("fallback_global", GLOBAL, *lists[EVERYONE])

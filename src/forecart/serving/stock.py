@@ -56,15 +56,14 @@ class Stock:
             return self._follow(served)
 
     def _follow(self, served: Served) -> int:
-        kept: dict[tuple[str, str], _Live] = {}
-        for opened in (served.current, served.previous):
-            if opened is not None and opened.numbering not in kept:
-                kept[opened.numbering] = self._live.get(opened.numbering) or self._read(opened)
-        num_applied = max((live.poll() for live in kept.values()), default=0)
-        for opened in (served.current, served.previous):
-            if opened is not None:
-                opened.ads = kept[opened.numbering].eligibility
-        self._live = kept
+        releases = [one for one in (served.current, served.previous) if one is not None]
+        by_numbering = {one.numbering: one for one in releases}
+        self._live = {
+            numbering: self._live.get(numbering) or self._read(one) for numbering, one in by_numbering.items()
+        }
+        num_applied = max((live.poll() for live in self._live.values()), default=0)
+        for one in releases:
+            one.ads = self._live[one.numbering].eligibility
         return num_applied
 
     def change(self, updates: Sequence[Mapping[str, Any]], served: Served) -> tuple[int, int]:

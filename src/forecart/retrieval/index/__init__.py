@@ -1,0 +1,1 @@
+"""Indexes over candidate vectors behind one contract: exact, inverted file, graph; shards; changes."""

@@ -1,0 +1,183 @@
+"""The inverted file on vectors in clusters: recall without a mask, under masks, and after changes."""
+
+import numpy as np
+import pytest
+
+from forecart.errors import ArtifactError, SkewError
+from forecart.retrieval.index.build import build_index, open_index
+from forecart.retrieval.index.contract import Eligible, IndexSettings, IndexSource
+from forecart.retrieval.index.live import LiveIndex
+from forecart.retrieval.index.masks import choose_num_probes
+from forecart.retrieval.index.scan import scan
+from forecart.retrieval.index.shards import build_shards, open_shards, seal_shards, shard_name
+from forecart.retrieval.index.tuning import find_effort, index_recall_at_k
+from forecart.retrieval.top_k import TopK
+
+NUM, WIDTH, TOP_K = 20_000, 16, 20
+SETTINGS = IndexSettings(target_recall=0.99, top_k=TOP_K, num_sampled=200, num_lists=200)
+
+
+def make_vectors(num, seed):
+    """Unit vectors around 150 directions."""
+    directions = np.random.default_rng(0).standard_normal((150, WIDTH))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    generator = np.random.default_rng(seed)
+    cluster = generator.integers(0, 150, num)
+    vectors = directions[cluster] + 0.15 * generator.standard_normal((num, WIDTH))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), cluster
+
+
+VECTORS, CLUSTER = make_vectors(NUM, 1)
+CANDIDATES = np.arange(2, NUM + 2, dtype=np.int32)
+USERS, _ = make_vectors(200, 2)
+SOURCE = IndexSource(VECTORS, CANDIDATES, "space", make_vectors(200, 3)[0])
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inverted") / "index"
+    build_index(SOURCE, folder, SETTINGS)
+    return open_index(folder)
+
+
+def recall(found, is_eligible=None, vectors=VECTORS, candidates=CANDIDATES):
+    is_eligible = np.ones(len(candidates), np.bool_) if is_eligible is None else is_eligible
+    exact = scan(vectors[is_eligible], candidates[is_eligible], USERS, top_k=TOP_K)
+    return index_recall_at_k(found, exact).mean()
+
+
+def test_recall_is_what_was_asked_for_and_few_lists_are_read(index):
+    assert recall(index.search(USERS, TOP_K)) >= 0.985
+    levels = index.stats().facts["levels"]
+    assert levels[0]["share"] == 1 and levels[0]["num_probes"] < 50
+    probes = [level["num_probes"] for level in levels]
+    assert probes == sorted(probes)
+
+
+def mask_of(kind, share):
+    generator = np.random.default_rng(5)
+    if kind == "random":
+        return generator.random(NUM) < share
+    return np.isin(CLUSTER, generator.permutation(150)[: max(1, int(150 * share))])
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.01, 0.001])
+@pytest.mark.parametrize("kind", ["random", "clusters"])
+def test_a_mask_costs_no_recall_and_lists_are_full(index, kind, share, monkeypatch):
+    is_eligible = mask_of(kind, share)
+    mask = np.concatenate([[False, False], is_eligible])
+    for scan_us in (0.0, 1e9):  # by whatever is cheaper, and by lists wherever they were measured
+        monkeypatch.setitem(index.measured, "scan_us", scan_us)
+        found = index.search(USERS, TOP_K, eligible=Eligible(mask))
+        assert recall(found, is_eligible) >= 0.985
+        assert ((found.candidate > 0).sum(axis=1) == min(TOP_K, is_eligible.sum())).all()
+        assert mask[found.candidate[found.candidate > 0]].all()
+
+
+def test_a_wide_mask_that_is_not_kept_twice_is_read_by_its_bits(index, monkeypatch):
+    monkeypatch.setattr("forecart.retrieval.index.masks._MAX_LISTED", 0)
+    monkeypatch.setitem(index.measured, "scan_us", 1e9)
+    is_eligible = mask_of("clusters", 0.5)
+    mask = np.concatenate([[False, False], is_eligible])
+    assert recall(index.search(USERS, TOP_K, eligible=Eligible(mask)), is_eligible) >= 0.985
+
+
+def test_lists_or_a_scan_whichever_was_cheaper(index):
+    measured = {
+        "top_k": 100,
+        "scan_us": 10.0,
+        "scan_us_each": 1.0,
+        "levels": [
+            {"share": 1.0, "num_probes": 8, "search_us": 50.0},
+            {"share": 0.1, "num_probes": 32, "search_us": 500.0},
+        ],
+    }
+    masked = index.prepare(Eligible(np.concatenate([[False, False], mask_of("random", 0.2)])))
+    assert choose_num_probes(measured, None, 100) == 8
+    assert choose_num_probes(measured, None, 250) == 20
+    assert choose_num_probes(measured, masked, 100) == 32
+    assert choose_num_probes({**measured, "scan_us_each": 0.01}, masked, 100) == 0
+    narrow = index.prepare(Eligible(np.concatenate([[False, False], mask_of("random", 0.01)])))
+    assert choose_num_probes({**measured, "scan_us_each": 1e6}, narrow, 100) == 0
+
+
+def test_effort_is_the_least_that_reaches_the_target():
+    exact = TopK(np.arange(1, 101, dtype=np.int32)[None], np.zeros((1, 100), np.float32))
+
+    def search_at(_, effort):
+        return TopK(np.arange(1, min(effort, 100) + 1, dtype=np.int32)[None], np.zeros((1, 1), np.float32))
+
+    assert 50 <= find_effort(search_at, np.zeros((1, 1)), exact, 0.5, limit=1000) <= 57
+    assert find_effort(search_at, np.zeros((1, 1)), exact, 1.0, limit=80) == 80
+
+
+def changed_source(generator):
+    """A fifth of the candidates removed, replaced or new: what is to be there afterwards."""
+    order = generator.permutation(NUM)
+    removed, replaced = order[: NUM // 10], order[NUM // 10 : NUM // 5]
+    vectors = VECTORS.copy()
+    vectors[replaced] = make_vectors(len(replaced), 7)[0]
+    new = make_vectors(NUM // 10, 8)[0]
+    is_left = np.ones(NUM, np.bool_)
+    is_left[removed] = False
+    candidates = np.concatenate([CANDIDATES[is_left], np.arange(NUM + 2, NUM + 2 + len(new), dtype=np.int32)])
+    return removed, replaced, np.concatenate([vectors[is_left], new]), candidates
+
+
+def test_changes_cost_no_recall_and_compacting_keeps_them(index, tmp_path):
+    removed, replaced, vectors, candidates = changed_source(np.random.default_rng(6))
+    live = LiveIndex(index)
+    live.remove(CANDIDATES[removed])
+    is_new = np.isin(candidates, CANDIDATES[replaced]) | (candidates >= NUM + 2)
+    live.upsert(candidates[is_new], vectors[is_new])
+    build_index(IndexSource(vectors, candidates, "space", SOURCE.user_SD), tmp_path / "anew", SETTINGS)
+    anew = recall(open_index(tmp_path / "anew").search(USERS, TOP_K), None, vectors, candidates)
+    found = live.search(USERS, TOP_K)
+    assert recall(found, None, vectors, candidates) >= anew - 0.005
+    assert not np.isin(found.candidate, CANDIDATES[removed]).any()
+    is_eligible = np.random.default_rng(9).random(len(candidates)) < 0.1
+    mask = np.zeros(int(candidates[-1]) + 1, np.bool_)
+    mask[candidates[is_eligible]] = True
+    masked = live.search(USERS, TOP_K, eligible=Eligible(mask))
+    assert recall(masked, is_eligible, vectors, candidates) >= 0.985
+    assert mask[masked.candidate].all()
+    live.compact(tmp_path / "compact", SETTINGS, user_SD=SOURCE.user_SD)
+    compact = open_index(tmp_path / "compact", embedding_space_id="space")
+    assert compact.candidate_N.tolist() == candidates.tolist() == live.candidate_N.tolist()
+    assert recall(compact.search(USERS, TOP_K), None, vectors, candidates) >= anew - 0.005
+    facts = live.stats().facts
+    assert (facts["num_added"], facts["num_gone"]) == (NUM // 5, NUM // 5)
+
+
+def test_a_list_that_lost_everything_is_filled_again(index):
+    live = LiveIndex(index)
+    nearest = index.search(USERS[:1], 500).candidate[0]
+    live.remove(nearest)
+    found = live.search(USERS[:1], TOP_K)
+    assert (found.candidate > 0).all() and not np.isin(found.candidate, nearest).any()
+    assert found.score[0, 0] <= index.search(USERS[:1], 500).score[0, -1] + 1e-3
+
+
+@pytest.mark.parametrize("candidates", [[0], [1], [2, 3]])
+def test_what_is_no_change_is_refused(index, candidates):
+    with pytest.raises(ValueError, match="arrived"):
+        LiveIndex(index).upsert(np.array(candidates, np.int32), VECTORS[:1])
+
+
+def test_shards_are_listed_and_another_is_refused(tmp_path):
+    few = IndexSource(VECTORS[:300], CANDIDATES[:300], "space")
+    exact = IndexSettings(kind="exact")
+    build_shards(few, tmp_path / "shards", exact, num_shards=2)
+    index = open_shards(tmp_path / "shards", embedding_space_id="space")
+    assert index.stats().num_candidates == 300 and index.stats().facts == {"num_shards": 2}
+    with pytest.raises(SkewError):
+        open_shards(tmp_path / "shards", embedding_space_id="another")
+    other = IndexSource(VECTORS[150:290], CANDIDATES[150:290], "another")
+    build_index(other, tmp_path / "shards" / shard_name(1), exact)
+    with pytest.raises(ArtifactError, match="listed"):
+        open_shards(tmp_path / "shards")
+    seal_shards(tmp_path / "shards", 2)
+    with pytest.raises(SkewError, match="one embedding space"):
+        open_shards(tmp_path / "shards")
+    with pytest.raises(ArtifactError, match="none is there"):
+        seal_shards(tmp_path / "shards", 3)
