@@ -3,7 +3,7 @@
 No stage before the sequences is used, so that a test of the model depends on nothing but what it tests.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from forecart.model.settings import ModelSettings
 from forecart.model.static_features import StaticFeatures
 from forecart.model.two_tower import TwoTower
 from forecart.sequences.batches import BatchBuilder
+from forecart.sequences.candidate_store import CandidateStore
 from forecart.sequences.histories import Histories
 from forecart.sequences.pair_log import PairLog
 from forecart.sequences.population import read_population
@@ -43,11 +44,32 @@ class World:
         contract = LabelContract(positives={"checkout": 1.0}, window_days=window_days, **contract)
         return label_windows(self.histories, cuts_us=cuts, contract=contract, level=level)
 
-    def examples(self, cuts, settings: TrainingSettings, *, seed=0, length=20, **contract):
+    def examples(
+        self,
+        cuts,
+        settings: TrainingSettings,
+        *,
+        level="advertiser",
+        seed=0,
+        length=20,
+        is_stored=False,
+        **contract,
+    ):
         is_causal = settings.objective == "dense_all_action"
-        builder = self.builder(length=length, is_causal=is_causal)
+        builder = self.builder(level, length=length, is_causal=is_causal)
+        if is_stored:
+            builder = replace(builder, log=builder.log.with_seen_only())
         populations = {int(cut): read_population(builder.log, int(cut)) for cut in cuts}
-        return Examples(builder, self.labels(cuts, **contract), populations, settings, seed)
+        return Examples(builder, self.labels(cuts, level=level, **contract), populations, settings, seed)
+
+    def store(self, folder):
+        """The items' static features, those of `static`, in files."""
+        static = self.static("item", num_collaborative=4)
+        blocks = [
+            (static.item_IF[rows].numpy(), static.advertiser_N[rows].numpy().astype(np.int32))
+            for rows in (slice(0, 7), slice(7, None))
+        ]
+        return CandidateStore.write(folder, blocks, num_candidates=self.num_items, num_collaborative=4)
 
     def static(self, level="advertiser", *, num_collaborative=0):
         """Advertisers and items are told apart by random features; the first columns are co-conversion."""

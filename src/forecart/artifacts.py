@@ -46,6 +46,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     sync_folder(path.parent)
 
 
+def publish_built(built: Path, path: Path) -> None:
+    """Makes a file that was built in the same folder durable and gives it its name."""
+
+    def move(temporary: Path) -> None:
+        built.replace(temporary)
+
+    write_atomically(path, move)
+
+
 def sync_folder(folder: Path) -> None:
     """Makes what was created, renamed or removed in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -94,15 +103,20 @@ def write_npy(path: Path, array: npt.NDArray[Any]) -> None:
     write_atomically(path, write)
 
 
-def read_npy(path: Path) -> npt.NDArray[Any]:
+def read_npy(path: Path, *, is_tensor: bool = False) -> npt.NDArray[Any]:
     """Maps a `.npy` file into memory, read only.
+
+    Args:
+        path: of the file.
+        is_tensor: whether torch is to look at it, which knows no array that is only read: what is written to
+            it then is not written to the file.
 
     Raises:
         ArtifactError: the file is missing or is not a plain array.
     """
     try:
         # Not np.load: it opens any zip as an archive of arrays.
-        array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+        array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="c" if is_tensor else "r")
     except FileNotFoundError:
         raise ArtifactError(f"an array was expected at {path}, none is there") from None
     except (ValueError, TypeError, OverflowError, OSError, EOFError, SyntaxError, TokenError) as error:

@@ -28,6 +28,7 @@ from forecart.model.negatives import (
     mask_pairs,
     mixture_log_q,
 )
+from forecart.model.sparse_shares import SparseShares
 
 NUM_CANDIDATES = 40
 
@@ -44,15 +45,28 @@ def build_sampler(name, *, is_set, num_negatives):
     uniform_V = SampledNegatives.uniform(NUM_CANDIDATES, num_negatives=1).log_prob_V
     sampled = SampledNegatives(uniform_V, num_negatives, is_set=is_set)
     skewed = SampledNegatives(zipf(0.5).log().float(), num_negatives, is_set=is_set)
+    counted_S, count_S = torch.tensor([0, 3, 4, 17, 39]), torch.tensor([5, 7, 1, 30, 2])
+    sparse = SampledNegatives(
+        SparseShares.from_counts(counted_S, count_S, num_candidates=NUM_CANDIDATES, power=0.75),
+        num_negatives,
+        is_set=is_set,
+    )
+    sparse_in_batch = InBatchNegatives(
+        SparseShares(torch.arange(2, 40), zipf().log()[2:], -math.inf, NUM_CANDIDATES), is_set=is_set
+    )
     return {
         "in_batch": in_batch,
         "uniform": sampled,
         "skewed": skewed,
         "mixed": MixedNegatives(in_batch, sampled),
+        "sparse": sparse,
+        "sparse mixed": MixedNegatives(sparse_in_batch, sparse),
     }[name]
 
 
-SAMPLERS = pytest.mark.parametrize("name", ["in_batch", "uniform", "skewed", "mixed"])
+SAMPLERS = pytest.mark.parametrize(
+    "name", ["in_batch", "uniform", "skewed", "mixed", "sparse", "sparse mixed"]
+)
 SETS = pytest.mark.parametrize("is_set", [True, False])
 
 
@@ -72,9 +86,7 @@ def test_log_q_is_the_log_of_how_often_a_candidate_stands_in_the_pool(name, is_s
     assert (count_V[:2] == 0).all() and (expected_V[:2] == 0).all()
     # Six standard errors of a Poisson count, which varies more than being in a set does.
     assert ((count_V / num_pools - expected_V).abs() <= 6 * (expected_V / num_pools).sqrt()).all()
-    torch.testing.assert_close(
-        pool.log_q_N, sampler.log_q(torch.arange(NUM_CANDIDATES), num_positives=15)[pool.index_N]
-    )
+    torch.testing.assert_close(pool.log_q_N, expected_V.log()[pool.index_N].float())
 
 
 @SAMPLERS

@@ -3,9 +3,9 @@
 SCENARIOS is a JSON object of lists of fates, one for each attempt: `["step", n]` dies after its n-th step,
 `["fsync", n]` at its n-th flush to the disk while it writes a checkpoint, `["rmdir", n]` while it removes an
 old one, `["time", x]` is killed from outside after x times the seconds of the run left alone, if it lasts so
-long. `["damage", file, how]` spoils a file of the newest checkpoint before the next attempt. The last attempt
-is left alone. All deaths are SIGKILL. Attempts are forks of this process, which has loaded torch and never
-used it. Prints what a test needs as JSON.
+long. `["damage", file, how]` spoils a file of the newest checkpoint before the next attempt. A scenario named
+"stored..." reads items from a store. The last attempt is left alone. All deaths are SIGKILL. Attempts are
+forks of this process, which has loaded torch and never used it. Prints what a test needs as JSON.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from forecart.training import checkpoint
 from forecart.training.loop import Trainer
 from forecart.training.objective import Objective
 from forecart.training.settings import LossSettings, TrainingSettings
-from planted_world import DAY, START, cycle_world
+from planted_world import DAY, START, World, cycle_world
 
 CUTS = START + DAY * np.arange(8, 14)
 
@@ -41,15 +42,27 @@ def build_trainer(folder, on_step):
         patience=1,
         device="cpu",
     )
-    examples = world.examples(CUTS, settings, length=8)
-    model = world.model(ModelSettings(width=32, num_layers=2, history_length=8, id_rows=64, dropout=0.2))
-    objective = Objective.build(settings.loss, examples.labels.candidate, model.num_candidates)
+    is_stored = folder.name.startswith("stored")
+    level = "item" if is_stored else "advertiser"
+    if is_stored:
+        items = replace(world.histories, item=world.histories.advertiser)
+        world = World(items, world.num_advertisers, world.num_advertisers)
+    examples = world.examples(CUTS, settings, level=level, length=8, is_stored=is_stored)
+    model = world.model(
+        ModelSettings(width=32, num_layers=2, history_length=8, id_rows=64, dropout=0.2), level=level
+    )
+    objective = Objective.build(
+        settings.loss, examples.labels.candidate, model.num_candidates, is_sparse=is_stored
+    )
 
     def validate(model):
         # Falls from epoch to epoch, so that the best weights are not the last ones.
         return {"recall_at_10": -float(model.candidate_tower.linear.weight.detach().square().sum())}
 
-    return Trainer(model, examples, objective, settings, folder, 0, validate=validate, on_step=on_step)
+    store = world.store(folder / "store") if is_stored else None
+    return Trainer(
+        model, examples, objective, settings, folder, 0, validate=validate, on_step=on_step, store=store
+    )
 
 
 def die():

@@ -99,7 +99,10 @@ class EventEncoder(nn.Module):
         x_TD: Tensor = self.numbers(numbers_TF) + self.event_type(batch.event_type_T)
         x_TD = x_TD + self.position(batch.position_T)
         advertiser_TD = _of_distinct(self._advertiser_vectors, batch.advertiser_T)
-        x_TD = x_TD + advertiser_TD + _of_distinct(self._item_vectors, batch.item_T)
+        static_IF = self.item_static_IF if batch.rows is None else batch.rows.static_NF
+        x_TD = (
+            x_TD + advertiser_TD + _of_distinct(lambda index_U: self.item(static_IF[index_U]), batch.item_T)
+        )
         if id_table is None:
             return x_TD
         index_T = batch.advertiser_T if self.level == "advertiser" else batch.item_T
@@ -109,10 +112,6 @@ class EventEncoder(nn.Module):
     def _advertiser_vectors(self, index_U: Tensor) -> Tensor:
         vector_UD: Tensor = self.advertiser(self.advertiser_static_AF[index_U])
         return vector_UD if self.advertiser_id is None else vector_UD + self.advertiser_id(index_U)
-
-    def _item_vectors(self, index_U: Tensor) -> Tensor:
-        vector_UD: Tensor = self.item(self.item_static_IF[index_U])
-        return vector_UD
 
     def _with_first_token(self, x_TD: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """Put the first token in front of each history: it is the pooled state, or the empty one."""

@@ -16,6 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from forecart.model.sparse_shares import SparseShares
+
+LogProb = Tensor | SparseShares
+"""Log probability of each candidate in one draw: a table [V], or of a large catalogue what differs."""
+
 
 @dataclass(frozen=True)
 class CandidatePool:
@@ -28,6 +33,19 @@ class CandidatePool:
 
     index_N: Tensor
     log_q_N: Tensor
+
+
+@dataclass(frozen=True)
+class DrawnNegatives:
+    """What a sampled loss needs of the draw for one batch.
+
+    Attributes:
+        pool: the negatives.
+        log_q_P: log expected count of each positive of the batch in such a pool.
+    """
+
+    pool: CandidatePool
+    log_q_P: Tensor
 
 
 @dataclass(frozen=True)
@@ -65,7 +83,7 @@ class InBatchNegatives:
         is_set: drop duplicates (see the module's docstring).
     """
 
-    log_prob_V: Tensor
+    log_prob_V: LogProb
     is_set: bool = True
 
     def draw(self, positive_P: Tensor, *, generator: torch.Generator | None = None) -> CandidatePool:
@@ -87,7 +105,7 @@ class SampledNegatives:
         is_set: drop duplicates (see the module's docstring).
     """
 
-    log_prob_V: Tensor
+    log_prob_V: LogProb
     num_negatives: int
     is_set: bool = True
     _cumulative_V: Tensor = field(init=False, repr=False)
@@ -100,8 +118,9 @@ class SampledNegatives:
         return cls(log_prob_V, num_negatives)
 
     def __post_init__(self) -> None:
-        # In float64: 10^7 probabilities do not add up in float32.
-        object.__setattr__(self, "_cumulative_V", self.log_prob_V.double().exp().cumsum(0))
+        if isinstance(self.log_prob_V, Tensor):
+            # In float64: 10^7 probabilities do not add up in float32.
+            object.__setattr__(self, "_cumulative_V", self.log_prob_V.double().exp().cumsum(0))
 
     def draw(self, positive_P: Tensor, *, generator: torch.Generator | None = None) -> CandidatePool:
         """Return a pool of `num_negatives` draws; of `positive_P` only the device matters."""
@@ -113,6 +132,8 @@ class SampledNegatives:
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Return int64 [num_negatives] draws with replacement; the same generator state, the same draws."""
+        if isinstance(self.log_prob_V, SparseShares):
+            return self.log_prob_V.sample(self.num_negatives, generator)
         cumulative_V = self._cumulative_V
         device = cumulative_V.device if generator is None else generator.device
         uniform_N = torch.rand(self.num_negatives, dtype=torch.float64, generator=generator, device=device)
@@ -288,7 +309,7 @@ def _pool(
     source: InBatchNegatives | SampledNegatives | MixedNegatives, index_N: Tensor, num: int
 ) -> CandidatePool:
     index_N = torch.unique(index_N) if source.is_set else index_N
-    return CandidatePool(index_N, source.log_q(index_N, num_positives=num))
+    return CandidatePool(index_N, source.log_q(index_N, num_positives=num).float())
 
 
 def _log_expected(is_set: bool, *streams: tuple[Tensor, float]) -> Tensor:
@@ -299,6 +320,8 @@ def _log(value: float) -> float:
     return float(np.log(value)) if value > 0 else -float("inf")
 
 
-def _at(log_prob_V: Tensor, index: Tensor) -> Tensor:
+def _at(log_prob_V: LogProb, index: Tensor) -> Tensor:
+    if isinstance(log_prob_V, SparseShares):
+        return log_prob_V.log_prob(index)
     # The table of a large vocabulary stays where it was built; only what is asked for goes to the device.
     return log_prob_V[index.to(log_prob_V.device)].to(index.device)

@@ -10,10 +10,28 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from forecart.model.negatives import DrawnNegatives
 from forecart.sequences.batches import Batch
 from forecart.sequences.own_history import FEATURES
 
 _MASS = [FEATURES.index(name) for name in ("log_rows", "log_intents", "log_views")]
+
+
+@dataclass(frozen=True)
+class CandidateRows:
+    """The items of a large catalogue that a batch names or draws: its candidates are numbered among them.
+
+    Attributes:
+        index_N: int64, ascending, padding and unknown first: the index of each in the catalogue.
+        static_NF: float32.
+        advertiser_N: int64.
+        drawn: the negatives; of the pool too the candidates are numbered among these.
+    """
+
+    index_N: Tensor
+    static_NF: Tensor
+    advertiser_N: Tensor
+    drawn: DrawnNegatives
 
 
 @dataclass(frozen=True)
@@ -42,6 +60,7 @@ class TowerBatch:
         future_row_H: int64.
         future_H: int64.
         is_in_window_H: bool.
+        rows: the N candidates when they are not the whole catalogue; None when they are.
     """
 
     offsets: Tensor
@@ -64,11 +83,17 @@ class TowerBatch:
     future_row_H: Tensor
     future_H: Tensor
     is_in_window_H: Tensor
+    rows: CandidateRows | None = None
 
     @property
     def num_rows(self) -> int:
         """B."""
         return len(self.history_B)
+
+    @property
+    def num_candidates(self) -> int:
+        """N, padding and unknown included."""
+        return len(self.log_share_NS)
 
 
 def to_tensors(batch: Batch, device: torch.device) -> TowerBatch:

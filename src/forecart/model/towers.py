@@ -16,7 +16,7 @@ from forecart.model.event_encoder import EventEncoder
 from forecart.model.layers import Dropout, EmbeddingTable, HashedEmbedding, Mlp
 from forecart.model.settings import ModelSettings
 from forecart.model.static_features import StaticFeatures
-from forecart.model.tensors import TowerBatch
+from forecart.model.tensors import CandidateRows, TowerBatch
 from forecart.sequences.own_history import FEATURES
 
 _NUM_FEATURES: Final = len(FEATURES)
@@ -97,14 +97,24 @@ class CandidateTower(nn.Module):
         nn.init.zeros_(self.mlp.to_output.weight)
         nn.init.zeros_(self.mlp.to_output.bias)
 
-    def forward(self, index_N: Tensor) -> Tensor:
-        """Return unit vectors [N, D] of these candidates; any shape of indices in one dimension."""
-        static_NF = self._hide(self.static_NF[index_N])
+    def forward(self, index_N: Tensor, rows: CandidateRows | None = None) -> Tensor:
+        """Return unit vectors [N, D] of these candidates; any shape of indices in one dimension.
+
+        Args:
+            index_N: int64.
+            rows: what `index_N` numbers; None for the whole catalogue.
+        """
+        if rows is None:
+            static_NF, advertiser_N = self.static_NF[index_N], self.advertiser_N[index_N]
+        else:
+            static_NF, advertiser_N = rows.static_NF[index_N], rows.advertiser_N[index_N]
+            index_N = rows.index_N[index_N]
+        static_NF = self._hide(static_NF)
         x_ND: Tensor = self.linear(static_NF) + self.mlp(static_NF)
         if self.id is not None:
             x_ND = x_ND + self.id(index_N)
         if self.advertiser_id is not None:
-            x_ND = x_ND + self.advertiser_id(self.advertiser_N[index_N])
+            x_ND = x_ND + self.advertiser_id(advertiser_N)
         return F.normalize(x_ND, dim=-1)
 
     def _hide(self, static_NF: Tensor) -> Tensor:
@@ -139,7 +149,7 @@ class HistorySummary(nn.Module):
         # A bag of pairs per row: the features of all pairs, [M, F], are never in memory at once.
         summed_BF = F.embedding_bag(
             batch.own_candidate_M,
-            self.static_NF,
+            self.static_NF if batch.rows is None else batch.rows.static_NF,
             torch.searchsorted(batch.own_row_M, row_B),
             mode="sum",
             per_sample_weights=weight_M,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from forecart.model.layers import EmbeddingTable
 from forecart.model.settings import MAX_TEMPERATURE, MIN_TEMPERATURE, ModelSettings
 from forecart.model.static_features import NO_START, CandidateStart, StaticFeatures
-from forecart.model.tensors import TowerBatch
+from forecart.model.tensors import CandidateRows, TowerBatch
 from forecart.model.towers import (
     CandidateTower,
     OwnHistoryTerm,
@@ -85,12 +85,12 @@ class TwoTower(nn.Module):
             )
         return vector_BD.float()
 
-    def encode_candidates(self, index_N: Tensor | None = None) -> Tensor:
-        """Return unit vectors [N, D] in float32 of these candidates, or of all."""
+    def encode_candidates(self, index_N: Tensor | None = None, rows: CandidateRows | None = None) -> Tensor:
+        """Return unit vectors [N, D] in float32 of these candidates, or of all; `rows` as in the tower."""
         if index_N is None:
             index_N = torch.arange(self.num_candidates, device=self.prior.device)
         with self._tower_precision():
-            vector_ND: Tensor = self.candidate_tower(index_N)
+            vector_ND: Tensor = self.candidate_tower(index_N, rows)
         return vector_ND.float()
 
     def _tower_precision(self) -> torch.autocast:

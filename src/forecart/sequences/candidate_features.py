@@ -60,6 +60,18 @@ class CandidateFeatures:
         owner = np.concatenate([self.advertiser, advertiser[self.num_candidates :]])
         return CandidateFeatures(**grown, advertiser=owner)
 
+    def join(self, rows: slice, *, with_content: bool) -> FloatArray:
+        """Returns what a tower reads of some candidates: co-conversion columns, then content and metadata.
+
+        Without content a column of zeros stands for it.
+        """
+        blocks = [self.collaborative[rows]]
+        if with_content:
+            blocks += [self.content[rows], self.metadata[rows]]
+        else:
+            blocks.append(np.zeros((len(blocks[0]), 1), np.float32))
+        return np.concatenate(blocks, axis=1)
+
     def save(self, folder: Path) -> None:
         """Writes one `.npy` per array."""
         for name in _ARRAYS:

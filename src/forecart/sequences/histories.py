@@ -168,17 +168,10 @@ def _mapped_columns(folder: Path, num_events: int) -> Iterator[dict[str, npt.NDA
         yield outputs
         outputs.clear()  # unmaps, so that what was written is in the files before they are synced
         for name, path in paths.items():
-            _publish(path, folder / f"{name}.npy")
+            artifacts.publish_built(path, folder / f"{name}.npy")
     finally:
         for path in paths.values():
             path.unlink(missing_ok=True)
-
-
-def _publish(built: Path, path: Path) -> None:
-    def move(temporary: Path) -> None:
-        built.replace(temporary)
-
-    artifacts.write_atomically(path, move)
 
 
 def _destinations(

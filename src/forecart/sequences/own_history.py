@@ -6,7 +6,7 @@ learned weights stand beside the tower score (docs/adr/0005).
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -132,11 +132,11 @@ def read_own_history(
         intent=other[is_intent],
         view=other[~is_intent],
     ).statistics()
-    user = user_index[row]
+    user, place = user_index[row], population.rows_of(pair_candidate)
     named = {
         **_pair_features(own),
-        **_relative_features(own, population, user, pair_candidate),
-        **_population_features(population, user, pair_candidate),
+        **_relative_features(own, population, user, place),
+        **_population_features(population, user, place),
         **group_features(row, log.group[pair_candidate], own),
     }
     feature = np.empty((len(FEATURES), len(row)), np.float32)
@@ -231,9 +231,9 @@ def _gap_days(own: Columns) -> FloatArray:
 
 
 def _relative_features(
-    own: Columns, population: Population, user: npt.NDArray[np.int32], candidate: npt.NDArray[np.int32]
+    own: Columns, population: Population, user: npt.NDArray[np.int32], place: npt.NDArray[Any]
 ) -> Columns:
-    last, gap = np.minimum(own["last"], NEVER_DAYS), population.gap_days[candidate]
+    last, gap = np.minimum(own["last"], NEVER_DAYS), population.gap_days[place]
     visits, recent = population.user_visits[user], population.user_visits_30d[user]
     return {
         "due_for_candidate": np.minimum(last / np.maximum(gap, 1), _MAX_DUE),
@@ -244,9 +244,9 @@ def _relative_features(
 
 
 def _population_features(
-    population: Population, user: npt.NDArray[np.int32], candidate: npt.NDArray[np.int32]
+    population: Population, user: npt.NDArray[np.int32], place: npt.NDArray[Any]
 ) -> dict[str, FloatArray]:
     of_user = population.log_user[:, user]
-    of_candidate = population.log_candidate[:, candidate]
+    of_candidate = population.log_candidate[:, place]
     pairs = [*zip(_USER_FEATURES, of_user, strict=True), *zip(_CANDIDATE_FEATURES, of_candidate, strict=True)]
     return dict(pairs)

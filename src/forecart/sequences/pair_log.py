@@ -6,7 +6,7 @@ passes over flat arrays. Rows without a known candidate at this level are left o
 are one visit; it is told of its row that arrived first, so that it is known as of a cut when that row is.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -33,6 +33,8 @@ class PairLog:
         user_visit: [W], rows: the first conversion to arrive of each distinct time of a user, by user, time.
         num_candidates: N, padding and unknown included.
         group: [N, 2], category and family of each candidate (`read_candidate_groups`).
+        seen: ascending, the candidates of this log, when statistics are to have a row for them alone
+            (`Population`); None for a row of each of the N.
     """
 
     start: npt.NDArray[np.int64]
@@ -46,6 +48,7 @@ class PairLog:
     user_visit: npt.NDArray[np.int64]
     num_candidates: int
     group: npt.NDArray[np.int32]
+    seen: npt.NDArray[np.int32] | None = None
 
     @classmethod
     def build(
@@ -90,8 +93,12 @@ class PairLog:
             is_visit=is_visit,
             user_visit=_user_visits(np.flatnonzero(is_visit), user, occurred_us, arrived_us),
             num_candidates=num_candidates,
-            group=np.ones((num_candidates, 2), np.int32) if group is None else group,
+            group=np.broadcast_to(np.int32(1), (num_candidates, 2)) if group is None else group,
         )
+
+    def with_seen_only(self) -> Self:
+        """Returns this log for statistics of the candidates that occur in it."""
+        return replace(self, seen=np.unique(self.candidate).astype(np.int32))
 
     def rows_of(
         self, user_index: npt.NDArray[np.int32], cut_us: npt.NDArray[np.int64]

@@ -4,9 +4,9 @@ Takes a `PairLog` and a cut; gives arrays over all candidates. Only events that 
 count, so the statistics of a training cut know nothing of its label window.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,9 @@ INTEREST_DAYS: Final = (28.0, float("inf"))
 class Population:
     """Statistics of N candidates and U users as of a cut.
 
+    With `seen`, N is the number of the seen candidates and one row more, the last, for any other: what is
+    said of a candidate without an event is the same for all.
+
     Attributes:
         log_share: [N, 5] float32, log of the smoothed share of users who converted in 7 days, 28 days, ever;
             then of those with an event of any type in 28 days, ever.
@@ -37,6 +40,7 @@ class Population:
         user_visits_30d: [U] float32, the same, each decayed by exp(-age / 30 days).
         user_last_days: [U] float32, days since the user's last conversion, at most `NEVER_DAYS`, which it is
             where there is none.
+        seen: [N - 1] ascending candidates; None when every candidate has a row of its own.
     """
 
     log_share: FloatArray
@@ -45,6 +49,11 @@ class Population:
     user_visits: FloatArray
     user_visits_30d: FloatArray
     user_last_days: FloatArray
+    seen: npt.NDArray[np.int32] | None = None
+
+    def rows_of(self, candidate: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Returns the row of each candidate."""
+        return candidate if self.seen is None else _place_among(self.seen, candidate)
 
     @cached_property
     def log_user(self) -> FloatArray:
@@ -61,13 +70,27 @@ class Population:
 
 
 def read_population(log: PairLog, cut_us: int) -> Population:
-    """Returns the statistics of every candidate and user from what arrived before the cut."""
+    """Returns the statistics of every candidate and user from what arrived before the cut.
+
+    Of a log with `seen` these candidates alone have a row of their own.
+    """
+    seen = log.seen
+    if seen is not None:
+        log = replace(log, candidate=_place_among(seen, log.candidate), num_candidates=len(seen) + 1)
     is_known = log.arrived_us < cut_us
     visit = np.flatnonzero(log.is_visit & is_known)
     converters, visits_per_user, gap_days = _candidate_statistics(log, cut_us, visit)
     log_share = np.concatenate([converters, _interest(log, cut_us, np.flatnonzero(is_known))], axis=1)
     visits, visits_30d, last_days = _user_statistics(log, cut_us)
-    return Population(log_share, visits_per_user, gap_days, visits, visits_30d, last_days)
+    return Population(log_share, visits_per_user, gap_days, visits, visits_30d, last_days, seen)
+
+
+def _place_among(seen: npt.NDArray[np.int32], candidate: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Returns where each candidate stands among the seen, and their number for one that is not seen."""
+    # Of one type, or all of `seen` would be converted for each search.
+    place = np.searchsorted(seen, candidate.astype(np.int32, copy=False))
+    is_seen = seen[np.minimum(place, len(seen) - 1)] == candidate if len(seen) else np.zeros(len(place), bool)
+    return np.where(is_seen, place, len(seen))
 
 
 def _candidate_statistics(

@@ -60,8 +60,12 @@ class Examples:
     def batch(self, rows: IndexArray) -> Batch:
         """Returns the batch of these rows, with labels."""
         labels = select_labels(self.labels, rows)
-        population = self.populations[self._group_start[int(labels.cut_us.min())]]
+        population = self.population_of(labels.cut_us)
         return self.builder.build(labels.user_index, labels.cut_us, population=population, labels=labels)
+
+    def population_of(self, cut_us: IndexArray) -> Population:
+        """Returns the statistics that a batch with these cuts reads."""
+        return self.populations[self._group_start[int(cut_us.min())]]
 
     def order(self, epoch: int) -> list[IndexArray]:
         """Returns the rows of each batch of an epoch, shuffled within and between cuts."""

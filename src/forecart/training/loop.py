@@ -19,8 +19,10 @@ import torch
 from forecart.errors import ConfigError
 from forecart.model.tensors import TowerBatch, to_tensors
 from forecart.model.two_tower import TwoTower
+from forecart.sequences.candidate_store import CandidateStore
 from forecart.training.checkpoint import load_newest_checkpoint, save_checkpoint
 from forecart.training.examples import Examples
+from forecart.training.feed import Feed, derive_seed, negatives_generator
 from forecart.training.objective import Objective
 from forecart.training.settings import TrainingSettings
 from forecart.training.state import EpochTotals, TrainingState
@@ -32,7 +34,7 @@ _EARLY_STOP_METRIC = "recall_at_10"
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands; handed to `on_step` after every step."""
+    """Where a run stands; handed to `on_step` after every step, which waited `waited_s` for its batch."""
 
     step: int
     num_steps: int
@@ -40,6 +42,7 @@ class Progress:
     loss: float
     rows_per_s: float
     eta_s: float
+    waited_s: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +61,7 @@ class Trainer:
             `recall_at_10` says which epoch is the best.
         on_step: told of every step.
         on_epoch: told of every finished epoch's entry of the curve.
+        store: of the items of a large catalogue, from which batches are read ahead (`Feed`).
     """
 
     model: TwoTower
@@ -69,6 +73,7 @@ class Trainer:
     validate: Validate | None = None
     on_step: Callable[[Progress], None] | None = None
     on_epoch: Callable[[dict[str, Any]], None] | None = None
+    store: CandidateStore | None = None
 
     def run(self) -> list[dict[str, Any]]:
         """Trains to the end and returns the curve: an entry for each epoch.
@@ -101,17 +106,20 @@ class Trainer:
 
     def _run_epoch(self, state: TrainingState, device: torch.device) -> None:
         """Runs what is left of the present epoch."""
-        epoch, num_done = divmod(state.step, self._steps_per_epoch)
-        before = time.perf_counter()
-        for batch in self.examples.batches(epoch, first=num_done):
-            loss = self.take_step(state, to_tensors(batch, device))
+        epoch = state.step // self._steps_per_epoch
+        feed = Feed(self.examples, self.objective, device, self.seed, self.store)
+        before = asked = time.perf_counter()
+        for batch in feed.batches(state.step, steps_per_epoch=self._steps_per_epoch):
+            waited_s = time.perf_counter() - asked
+            loss = self.take_step(state, batch)
             now = time.perf_counter()
-            state.totals.add(loss=loss, num_rows=len(batch), elapsed_s=now - before)
+            state.totals.add(loss=loss, num_rows=batch.num_rows, elapsed_s=now - before)
             before = now
-            self._tell_step(state, epoch, loss)
+            self._tell_step(state, loss, waited_s)
             is_due = state.step % self.settings.checkpoint_every_steps == 0
             if is_due and state.step % self._steps_per_epoch:
                 save_checkpoint(self.folder, state.to_checkpoint())
+            asked = time.perf_counter()
         self._finish_epoch(state, epoch)
         save_checkpoint(self.folder, state.to_checkpoint())
 
@@ -122,8 +130,7 @@ class Trainer:
             ConfigError: the loss is not a number any more.
         """
         torch.manual_seed(derive_seed(self.seed, state.step))
-        # Not the same seed, or the negatives would be drawn from the numbers that dropout uses.
-        generator = torch.Generator().manual_seed(derive_seed(~self.seed, state.step))
+        generator = negatives_generator(self.seed, state.step)
         for group in state.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * self._schedule(state.step)
         self.model.train()
@@ -146,11 +153,21 @@ class Trainer:
         warmup = min(1.0, (step + 1) / max(self.settings.warmup_steps, 1))
         return warmup * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.num_steps)))
 
-    def _tell_step(self, state: TrainingState, epoch: int, loss: float) -> None:
-        if self.on_step is not None:
-            totals = state.totals
-            eta_s = (self.num_steps - state.step) * totals.elapsed_s / totals.num_steps
-            self.on_step(Progress(state.step, self.num_steps, epoch + 1, loss, totals.rows_per_s, eta_s))
+    def _tell_step(self, state: TrainingState, loss: float, waited_s: float) -> None:
+        if self.on_step is None:
+            return
+        totals = state.totals
+        self.on_step(
+            Progress(
+                step=state.step,
+                num_steps=self.num_steps,
+                epoch=(state.step - 1) // self._steps_per_epoch + 1,
+                loss=loss,
+                rows_per_s=totals.rows_per_s,
+                eta_s=(self.num_steps - state.step) * totals.elapsed_s / totals.num_steps,
+                waited_s=waited_s,
+            )
+        )
 
     def _finish_epoch(self, state: TrainingState, epoch: int) -> None:
         totals = state.totals
@@ -192,11 +209,6 @@ def kept_entry(curve: list[dict[str, Any]], settings: TrainingSettings) -> dict[
     if not settings.patience or "validation" not in curve[-1]:
         return curve[-1]
     return max(curve, key=lambda entry: entry["validation"][_EARLY_STOP_METRIC])
-
-
-def derive_seed(seed: int, step: int) -> int:
-    """Returns the seed of one step: the same for the same (seed, step), far apart for neighbours."""
-    return ((seed + 1) * 0x9E3779B97F4A7C15 + (step + 1) * 0xBF58476D1CE4E5B9) % (1 << 63)
 
 
 def pick_device(settings: TrainingSettings) -> torch.device:

@@ -24,7 +24,9 @@ from forecart.model.losses import (
 )
 from forecart.model.negatives import (
     CountMinSketch,
+    DrawnNegatives,
     InBatchNegatives,
+    LogProb,
     MixedNegatives,
     Negatives,
     RowCandidates,
@@ -34,6 +36,7 @@ from forecart.model.negatives import (
     mask_accidental_hits,
     mask_pairs,
 )
+from forecart.model.sparse_shares import SparseShares
 from forecart.model.tensors import TowerBatch
 from forecart.model.two_tower import TwoTower
 from forecart.sequences.vocabulary import FIRST_INDEX
@@ -54,21 +57,26 @@ class Objective:
 
     @classmethod
     def build(
-        cls, settings: LossSettings, positive: npt.NDArray[np.int32], num_candidates: int
+        cls,
+        settings: LossSettings,
+        positive: npt.NDArray[np.int32],
+        num_candidates: int,
+        *,
+        is_sparse: bool = False,
     ) -> "Objective":
         """Returns the objective for a training set.
 
         Args:
             settings: which loss.
-            positive: [P] the positives of the whole training set, for the in-batch q.
+            positive: [P] the positives of the whole training set: they say the in-batch q, and how often the
+                sampled stream draws them.
             num_candidates: N.
+            is_sparse: keep of the distributions what differs, instead of a number for each candidate.
         """
-        in_batch = InBatchNegatives(
-            log_q_from_counts(_count(settings, positive, num_candidates), min_count=1)
-        )
-        sampled = SampledNegatives.uniform(
-            num_candidates, num_negatives=settings.num_negatives, first=FIRST_INDEX
-        )
+        shares = _sparse_shares if is_sparse else _dense_shares
+        in_batch_prob, sampled_prob = shares(settings, positive, num_candidates)
+        in_batch = InBatchNegatives(in_batch_prob)
+        sampled = SampledNegatives(sampled_prob, settings.num_negatives)
         streams: dict[str, Negatives] = {
             "in_batch": in_batch,
             "sampled": sampled,
@@ -123,8 +131,15 @@ class Objective:
             weight_B=self._weights(batch),
         )
 
+    def draw(self, positive_P: Tensor, *, generator: torch.Generator) -> DrawnNegatives:
+        """Return the negatives of a sampled loss for a batch with these positives."""
+        pool = self.negatives.draw(positive_P, generator=generator)
+        return DrawnNegatives(pool, self.negatives.log_q(positive_P, num_positives=len(positive_P)))
+
     def _sampled(self, model: TwoTower, batch: TowerBatch, generator: torch.Generator) -> Tensor:
-        pool = self.negatives.draw(batch.positive_P, generator=generator)
+        rows = batch.rows
+        drawn = self.draw(batch.positive_P, generator=generator) if rows is None else rows.drawn
+        pool = drawn.pool
         logits = _SampledLogits.of(model, batch, pool.index_N)
         own = RowCandidates(batch.own_row_M, batch.own_candidate_M)
         positives = RowCandidates(batch.positive_row_P, batch.positive_P)
@@ -134,7 +149,7 @@ class Objective:
                 logits.positive_P,
                 batch.positive_row_P,
                 weight_P=self._weights(batch),
-                log_q_P=self.negatives.log_q(batch.positive_P, num_positives=len(batch.positive_P)),
+                log_q_P=drawn.log_q_P,
                 count_P=count_in_pool(pool.index_N, batch.positive_P),
             ),
             shared=[
@@ -149,7 +164,7 @@ class Objective:
             own=OwnNegatives(
                 logits.own_M,
                 batch.own_row_M,
-                masked_M=mask_pairs(own, *never_negative, num_candidates=model.num_candidates),
+                masked_M=mask_pairs(own, *never_negative, num_candidates=batch.num_candidates),
             ),
             alpha_pos=self.settings.alpha_pos,
             alpha_neg=self.settings.alpha_neg,
@@ -177,10 +192,10 @@ class _SampledLogits:
         wanted = [pool_N, batch.positive_P]
         if model.needs_own_vectors:
             wanted.append(batch.own_candidate_M)
-        is_wanted_V = torch.zeros(model.num_candidates, dtype=torch.bool, device=pool_N.device)
+        is_wanted_V = torch.zeros(batch.num_candidates, dtype=torch.bool, device=pool_N.device)
         is_wanted_V[torch.cat(wanted)] = True
         place_V = is_wanted_V.cumsum(0) - 1
-        vector_UD = model.encode_candidates(is_wanted_V.nonzero()[:, 0])
+        vector_UD = model.encode_candidates(is_wanted_V.nonzero()[:, 0], batch.rows)
         user_BD, prior_V = model.encode_users(batch), model.prior_logit(batch.log_share_NS)
 
         def tower_logits(row_M: Tensor, candidate_M: Tensor) -> Tensor:
@@ -195,7 +210,7 @@ class _SampledLogits:
         positive_P = tower_logits(batch.positive_row_P, batch.positive_P) + prior_V.index_select(
             0, batch.positive_P
         )
-        positive_P = _with_own_term(positive_P, own_M, batch, model.num_candidates)
+        positive_P = _with_own_term(positive_P, own_M, batch)
         return cls(pool_BN + prior_V.index_select(0, pool_N), own_M, positive_P)
 
 
@@ -204,20 +219,64 @@ def _has_one_positive_a_row(batch: TowerBatch) -> bool:
     return torch.equal(batch.positive_row_P, row_B)
 
 
-def _with_own_term(logit_P: Tensor, own_M: Tensor, batch: TowerBatch, num_candidates: int) -> Tensor:
+def _with_own_term(logit_P: Tensor, own_M: Tensor, batch: TowerBatch) -> Tensor:
     """Return [P]: the logit of the own pair where the positive is one."""
     if len(own_M) == 0:
         return logit_P
     # Own pairs ascend by (row, candidate), so a positive is found by bisection.
-    key_M = batch.own_row_M * num_candidates + batch.own_candidate_M
-    key_P = batch.positive_row_P * num_candidates + batch.positive_P
+    key_M = batch.own_row_M * batch.num_candidates + batch.own_candidate_M
+    key_P = batch.positive_row_P * batch.num_candidates + batch.positive_P
     place_P = torch.searchsorted(key_M, key_P).clamp(max=len(key_M) - 1)
     return torch.where(key_M[place_P] == key_P, own_M[place_P], logit_P)
 
 
-def _count(settings: LossSettings, positive: npt.NDArray[np.int32], num_candidates: int) -> Tensor:
+def _dense_shares(
+    settings: LossSettings, positive: npt.NDArray[np.int32], num_candidates: int
+) -> tuple[LogProb, LogProb]:
+    """Log probabilities of one positive and of one draw, a number for each candidate."""
+    in_batch_V = log_q_from_counts(_count(settings, positive, np.arange(num_candidates)), min_count=1)
+    if not settings.sampled_power:
+        uniform = SampledNegatives.uniform(num_candidates, num_negatives=1, first=FIRST_INDEX)
+        return in_batch_V, uniform.log_prob_V
+    return in_batch_V, _counted(settings, positive, num_candidates).log_prob(
+        torch.arange(num_candidates)
+    ).float()
+
+
+def _sparse_shares(
+    settings: LossSettings, positive: npt.NDArray[np.int32], num_candidates: int
+) -> tuple[LogProb, LogProb]:
+    """The same, told by the candidates that are a positive; any other counts as one positive."""
+    seen = np.unique(positive).astype(np.int64)
+    count_S = _count(settings, positive, seen).double()
+    in_batch = SparseShares(
+        torch.from_numpy(seen),
+        (count_S / len(positive)).log(),
+        -math.log(len(positive)),
+        num_candidates,
+        first=0,
+    )
+    return in_batch, _counted(settings, positive, num_candidates)
+
+
+def _counted(settings: LossSettings, positive: npt.NDArray[np.int32], num_candidates: int) -> SparseShares:
+    seen, count = np.unique(positive, return_counts=True)
+    return SparseShares.from_counts(
+        torch.from_numpy(seen.astype(np.int64)),
+        torch.from_numpy(count),
+        num_candidates=num_candidates,
+        power=settings.sampled_power,
+        first=FIRST_INDEX,
+    )
+
+
+def _count(
+    settings: LossSettings, positive: npt.NDArray[np.int32], candidate: npt.NDArray[np.int64]
+) -> Tensor:
+    """How often each of the ascending `candidate`, which hold all positives, is one."""
     if settings.q_estimator == "exact":
-        return torch.from_numpy(np.bincount(positive, minlength=num_candidates))
+        count = np.bincount(np.searchsorted(candidate, positive), minlength=len(candidate))
+        return torch.from_numpy(count)
     sketch = CountMinSketch(width=1 << 16, depth=4)
     sketch.add(positive.astype(np.int64))
-    return torch.from_numpy(sketch.estimate(np.arange(num_candidates)))
+    return torch.from_numpy(sketch.estimate(candidate))

@@ -18,6 +18,8 @@ class LossSettings(BaseModel):
     """The streams of negatives of a sampled loss."""
     num_negatives: PositiveInt = 4096
     """Draws of the sampled stream for a batch."""
+    sampled_power: float = Field(default=0.0, ge=0, le=1)
+    """How often the sampled stream draws a candidate: as (1 + its positives)^power, so that 0 is uniform."""
     q_estimator: Literal["exact", "sketch"] = "exact"
     """How positives are counted for the in-batch q: exactly, or in a count-min sketch."""
     alpha_pos: float = Field(default=0.0, ge=0, le=1)

@@ -25,6 +25,7 @@ from forecart.sequences.candidate_features import (
     read_collaborative,
     read_item_content,
 )
+from forecart.sequences.candidate_store import CandidateStore
 from forecart.sequences.pair_log import PairLog
 from forecart.sequences.population import POPULARITY_DAYS, read_population
 from forecart.sequences.split import Level
@@ -131,14 +132,28 @@ def build_model(
     return TwoTower(static, settings=settings, is_causal=is_causal, start=start)
 
 
+def build_stored_model(
+    store: CandidateStore, features: LevelFeatures, *, settings: ModelSettings, is_causal: bool, seed: int
+) -> TwoTower:
+    """Returns an untrained item model whose items stay in the files of a store.
+
+    The weights are those that `build_model` starts with. A batch brings the rows that a step reads.
+    """
+    torch.manual_seed(seed)
+    static_NF = torch.from_numpy(store.static)
+    static = StaticFeatures(
+        advertiser_AF=_static(features.advertiser, settings),
+        item_IF=static_NF,
+        candidate_NF=static_NF,
+        num_collaborative=store.num_collaborative,
+        advertiser_N=torch.from_numpy(store.advertiser),
+        level="item",
+    )
+    return TwoTower(static, settings=settings, is_causal=is_causal)
+
+
 def _static(features: CandidateFeatures, settings: ModelSettings) -> torch.Tensor:
-    """Co-conversion columns first, then content and metadata; without content these are zeros."""
-    blocks = [features.collaborative]
-    if settings.content != "none":
-        blocks += [features.content, features.metadata]
-    else:
-        blocks.append(np.zeros((features.num_candidates, 1), np.float32))
-    return torch.from_numpy(np.concatenate(blocks, axis=1))
+    return torch.from_numpy(features.join(slice(None), with_content=settings.content != "none"))
 
 
 def save_trained(
