@@ -109,7 +109,7 @@ class CandidatesConfig(Section):
     """The candidate tables for everyone."""
 
     as_of: Moment | Literal["latest"] = "latest"
-    """Up to when histories are read; `latest` is right after the last event of the log."""
+    """Up to when histories are read; `latest` is right after the last event that has arrived by now."""
     eligibility: EligibilityRules = EligibilityRules()
     max_carry_days: PositiveInt = 7
     """A daily run keeps the list of a user without news for at most so long, then makes it anew."""

@@ -168,6 +168,11 @@ def _check_moment(config: RunConfig, folder: Path, as_of: datetime) -> None:
         raise ConfigError(
             f"a day is not before what the models learned from ({config.split.as_of}), {as_of} arrived"
         )
+    if as_of > datetime.now(UTC):
+        raise ConfigError(f"a day is over when it is run, {as_of} is to come")
     later = [path.name for path in list_days(folder) if path.name > as_of.astimezone(UTC).strftime(_FORMAT)]
     if later:
-        raise ConfigError(f"days are run in their order, {later[-1]} is there and {as_of} arrived")
+        raise ConfigError(
+            f"days are run in their order, {later[-1]} is there and {as_of} was asked for: "
+            f"if that one is a mistake, remove {folder / DAYS / later[-1]}"
+        )

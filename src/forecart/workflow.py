@@ -7,6 +7,7 @@ the stages. A stage is complete when its manifest carries the key that `RunPlan`
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -385,7 +386,10 @@ class Workflow:
         as_of = self.config.candidates.as_of
         if as_of != "latest":
             return to_us(as_of)
-        return int(self.data.histories.arrived_us.max()) + 1
+        # A row of a day to come is a mistake of its log, and must not move everybody's lists there.
+        arrived_us, now_us = self.data.histories.arrived_us, to_us(datetime.now(UTC))
+        known_us = arrived_us[arrived_us <= now_us]
+        return int((known_us if len(known_us) else arrived_us).max()) + 1
 
     @contextmanager
     def _stage(self, name: str, folder: Path, key: str) -> Iterator[bool]:

@@ -174,10 +174,14 @@ def test_old_days_are_removed_and_lists_go_on(config, folder, tmp_path):
 
 
 def test_days_come_in_order_and_after_the_training(config, folder, tmp_path):
-    with pytest.raises(ConfigError, match="in their order"):
+    with pytest.raises(
+        ConfigError, match=rf"in their order, 20250323T000000Z is there.*remove {folder}/days/20250323"
+    ):
         run_day(config, folder, START, reporter=SilentReporter())
     with pytest.raises(ConfigError, match="not before what the models learned from"):
         run_day(config, folder, datetime(2025, 3, 1, tzinfo=UTC), reporter=SilentReporter())
+    with pytest.raises(ConfigError, match="over when it is run"):
+        run_day(config, folder, datetime(2990, 1, 1, tzinfo=UTC), reporter=SilentReporter())
     with pytest.raises(ArtifactError, match="continues a finished run"):
         run_day(config, tmp_path, START, reporter=SilentReporter())
 

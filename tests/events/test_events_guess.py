@@ -10,6 +10,7 @@ from small_logs import make_rows, to_json_lines, write_lines
 from forecart.errors import DataError
 from forecart.events.adapters import open_adapter
 from forecart.events.guess import Guess, guess_config
+from forecart.events.guess_columns import guess_columns, read_sample
 from forecart.events.ingest import ingest_events
 from forecart.events.schema import EventsConfig, SourceConfig
 
@@ -155,3 +156,13 @@ def test_what_is_missing_is_named(tmp_path: Path, header: str, row: str, days: i
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds none that can be read"):
         guess_config(write_lines(tmp_path / "log.csv", [b"user_id,date"]))
+
+
+@pytest.mark.parametrize(
+    ("values", "is_found"), [(["DE", "fr", None], True), (["Germany", "France", "DE"], False)]
+)
+def test_a_column_of_countries_is_one_where_it_holds_two_letters(tmp_path, values, is_found):
+    path = tmp_path / "log.csv"
+    rows = [f"u{n},a{n % 3},2025-01-{1 + n % 28:02d},{values[n % 3] or ''}" for n in range(90)]
+    path.write_text("\n".join(["user_id,advertiser_id,timestamp,country_code", *rows]))
+    assert (guess_columns(read_sample(path)).get("country") == "country_code") == is_found

@@ -112,6 +112,8 @@ def test_a_country_in_the_log_becomes_a_list_of_the_release(tmp_path):
         for day in range(1, 29):
             advertiser = own if rng.random() < 0.7 else f"a{rng.randrange(1, 6)}"
             lines.append(f"u{user},checkout,{advertiser},i{user % 7},2025-01-{day:02d}T10:00:00,{country}")
+    # A day that is not here yet, by mistake: lists are of today, not of then.
+    lines.append("u0,checkout,a4,i0,2090-01-01T10:00:00,DE")
     (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
     config = tmp_path / "forecart.toml"
     config.write_text(
@@ -134,6 +136,7 @@ is_enabled = false
     forecart("run", config, "--output", tmp_path / "run")
     said = forecart("release", "publish", tmp_path / "run", "--releases", tmp_path / "releases")
     release = Releases(tmp_path / "releases").open(said.stdout.strip().splitlines()[-1])
+    assert release.release_id.startswith("20250128T100000Z-")
     lists = release.fallback.advertisers
     assert set(lists) == {"*", "DE", "FR"}
     first = {country: release.advertisers.ids(index[:1])[0] for country, (index, _) in lists.items()}

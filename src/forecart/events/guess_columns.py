@@ -17,7 +17,7 @@ from forecart.errors import DataError
 from forecart.events.lines import read_line_blocks
 from forecart.events.readers import find_kind, read_column_names, read_table
 from forecart.events.schema import DEFECT, RowRules, TimeUnit
-from forecart.events.validation import EARLIEST_US, LATEST_US, is_blank, parse_time
+from forecart.events.validation import COUNTRY, EARLIEST_US, LATEST_US, is_blank, parse_time
 
 _NAMES: Final[dict[str, str]] = {
     c.EVENT_ID: "event_id eventid uuid message_id insert_id row_id",
@@ -38,6 +38,7 @@ _NAMES: Final[dict[str, str]] = {
     c.VALUE: "value total total_price amount revenue sales_value sales order_value",
     c.QUANTITY: "quantity qty units count",
     c.CURRENCY: "currency currency_code",
+    c.COUNTRY: "country country_code geo_country user_country",
     c.CONSENT: "consent has_consent ad_consent ads_consent gdpr_consent marketing_consent opt_in",
     c.TITLE: "title product_name item_name name product_title description",
     c.CATEGORY: "category category_code category_name product_category category_path department",
@@ -139,6 +140,10 @@ def _holds(canonical: str, values: pl.Series) -> bool:
         return values.null_count() == 0 and values.n_unique() > 0.95 * len(values)
     if canonical == c.EVENT_TYPE:
         return values.n_unique() <= MAX_EVENT_TYPES
+    if canonical == c.COUNTRY:  # a name in words would be read as none
+        given = values.to_frame("v").filter(~is_blank("v", values.dtype))["v"].cast(pl.String, strict=False)
+        share = given.str.contains(COUNTRY).mean()
+        return isinstance(share, float) and share > 0.9
     return not values.to_frame("v").select(is_blank("v", values.dtype).all()).item()
 
 

@@ -22,7 +22,8 @@ _FAR_US: Final = 9e18
 """Beyond any time, within an Int64: what overflows is out of range, not unreadable."""
 _US_PER_UNIT: Final = {"auto": 1e6, "iso": 1e6, "s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 _NUMBER: Final = r"^[+-]?\d+(\.\d+)?$"
-_COUNTRY: Final = r"^[A-Z]{2}$"
+COUNTRY: Final = r"^\s*[A-Za-z]{2}\s*$"
+"""Two letters, ISO 3166-1."""
 _NOTHING: Final = ["", "null", "none", "nan", "undefined"]
 _TEXTS: Final = (c.USER_ID, c.EVENT_ID, c.EVENT_TYPE, c.ADVERTISER_ID, c.ITEM_ID, c.CURRENCY)
 _NUMBERS: Final = (c.VALUE, c.QUANTITY, c.ORDINAL)
@@ -52,7 +53,7 @@ def _finish(typed: pl.DataFrame) -> pl.DataFrame:
     country = pl.col(_typed(c.COUNTRY)).str.to_uppercase()
     return typed.select(
         *(pl.col(_typed(name)).alias(name) for name in (*_TEXTS, c.VALUE, c.QUANTITY)),
-        pl.when(country.str.contains(_COUNTRY)).then(country).alias(c.COUNTRY),
+        pl.when(country.str.contains(COUNTRY)).then(country).alias(c.COUNTRY),
         pl.col(_typed(c.ORDINAL)).fill_null(0).cast(pl.Int64).alias(c.ORDINAL),
         occurred.cast(TIME).alias(c.OCCURRED_AT),
         pl.max_horizontal(occurred, _typed(c.ARRIVED_AT)).cast(TIME).alias(c.ARRIVED_AT),
