@@ -33,6 +33,7 @@ from forecart.serving.breaker import Breaker
 from forecart.serving.choosing import FALLBACK_CALIBRATIONS, AdChooser, rank_by_release
 from forecart.serving.current import OpenRelease, Served
 from forecart.serving.guard import GuardedStore
+from forecart.serving.openrtb import make_bids, read_bid_request
 from forecart.serving.outcome_writer import OutcomeWriter
 from forecart.serving.service import CandidateService
 from forecart.serving.stock import Stock
@@ -318,6 +319,7 @@ def test_advertisers_are_those_with_an_ad_for_this_request(release, tmp_path, se
 
 
 ASK = CandidateAsk(user_id="user-7", consent=OK, limit=6)
+BID_REQUEST = read_bid_request(b'{"id": "auction", "imp": [{"id": "1"}]}')
 
 
 def test_an_update_holds_from_the_next_request_on(release, tmp_path):
@@ -380,6 +382,7 @@ def test_a_ranker_that_fails_costs_the_order_and_not_the_answer(release, tmp_pat
     world = World(release, tmp_path / "ads", ROWS, rules=BlendRules(), ranker=FailingRanker(outcome))
     answer = world.service.candidates(ASK)
     assert answer.degraded == ["l1_failed"] and len(answer.ads) == 6
+    assert make_bids(BID_REQUEST, answer) is None, "a place in a list is no price"
     assert [ad.rank for ad in answer.ads] == sorted(ad.rank for ad in answer.ads)
 
 
@@ -393,6 +396,30 @@ def test_values_are_probability_times_bid_on_one_scale(release, tmp_path):
         # A curve goes on beyond its ends as it is there.
         probability = min(max(ad.score, 0), 1) * (0.5 if ad.source in PERSONAL else 1)
         assert ad.value == pytest.approx(probability * world.ads[ad.ad_id]["bid_usd"], abs=1e-5)
+
+
+def test_an_order_without_a_scale_is_said_and_not_bid(release, tmp_path):
+    """A probability of a half is bid at half the bid; what no curve says is not bid at all."""
+    half = Calibration((0.0, 1.0), (0.5, 0.5))
+    world = World(release, tmp_path / "ads", ROWS, rules=BlendRules())
+    answer = world.service.candidates(ASK)
+    assert {ad.source for ad in answer.ads} & set(OWN) and answer.degraded == ["uncalibrated"]
+    assert make_bids(BID_REQUEST, answer) is None
+    # Popularity is a share of users: it needs no curve.
+    popular = world.service.candidates(CandidateAsk(user_id="stranger", consent=OK, limit=1))
+    assert popular.degraded == ["unknown_user"] and make_bids(BID_REQUEST, popular) is not None
+    # Where one list of an answer has no scale, the order of all of them is in doubt.
+    world = World(release, tmp_path / "some", ROWS, rules=BlendRules(quotas={"products": Quota(1, 3)}))
+    world.service._ads = replace(world.service._ads, ranker_of=rank_by_release({"advertisers": half}))
+    answer = world.service.candidates(ASK)
+    assert answer.degraded == ["uncalibrated"] and make_bids(BID_REQUEST, answer) is None
+    world.service._ads = replace(
+        world.service._ads, ranker_of=rank_by_release({"advertisers": half, "products": half})
+    )
+    answer = world.service.candidates(ASK)
+    (bid,) = make_bids(BID_REQUEST, answer).seatbid[0].bid
+    assert answer.degraded == []
+    assert bid.price == pytest.approx(1000 * 0.5 * world.ads[bid.adid]["bid_usd"])
 
 
 def test_values_are_by_the_calibration_of_the_release_and_else_by_the_operator_s(release, tmp_path):

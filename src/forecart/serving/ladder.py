@@ -53,6 +53,7 @@ Reason = Literal[
     "no_inventory",
     "inventory_empty",
     "l1_failed",
+    "uncalibrated",
     "deadline",
 ]
 LEVELS: Final[tuple[Level, ...]] = ("advertisers", "products")
