@@ -26,8 +26,10 @@ from tests.serving.test_ladder import POINTER, FakeStore
 from forecart.ads.blending import BlendRules, Quota
 from forecart.ads.l1 import CalibratedBid
 from forecart.ads.outcomes import OutcomeLog, read_outcomes
+from forecart.errors import DataError
 from forecart.metrics.calibration import Calibration
-from forecart.sequences.vocabulary import FIRST_INDEX
+from forecart.publish.release import Release, build_release
+from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 from forecart.serving.answers import AdvertiserAsk, CandidateAsk
 from forecart.serving.breaker import Breaker
 from forecart.serving.choosing import FALLBACK_CALIBRATIONS, AdChooser, rank_by_release
@@ -356,6 +358,47 @@ def test_two_releases_that_number_differently_each_have_their_inventory(release,
     assert other.ads is not None and other.ads is not first.ads
     world.stock.follow(Served(other, None, POINTER))
     assert first.ads is not None, "a request that is under way goes on with it"
+
+
+def unread_release(folder):
+    """A release that numbers advertisers as none did before it."""
+    more = Vocabulary.build([*ADVERTISERS, "one-more"])
+    build_release(replace(make_parts(2, num_users=NUM_USERS), advertisers=more), folder)
+    return OpenRelease(Release.open(folder))
+
+
+@pytest.mark.parametrize("missing", ["ads.jsonl", "updates.jsonl"])
+def test_nothing_is_shown_of_an_inventory_that_cannot_be_read(release, tmp_path, missing):
+    world = World(release, tmp_path / "ads", ROWS, rules=BlendRules())
+    before, after = world.served.current, unread_release(tmp_path / "next")
+    world.store.releases[after.release.release_id] = after.release
+    path, aside = tmp_path / "ads" / missing, tmp_path / "aside"
+    first = world.service.candidates(ASK).ads[0].ad_id
+    world.stock.change([{"ad": first, "set": {"status": "paused"}}], world.served)
+    path.replace(aside)
+    path.mkdir()
+    served = Served(after, before, POINTER)
+    with pytest.raises((DataError, OSError)):
+        world.stock.follow(served)
+    world.served = served
+    answer = world.service.candidates(ASK)
+    assert answer.release == after.release.release_id and answer.degraded == ["inventory_unreadable"]
+    assert answer.ads == answer.advertisers == answer.products == [] and answer.inventory is None
+    answer = world.service.advertisers(AdvertiserAsk(user_id="user-7", consent=OK))
+    assert (answer.advertisers, answer.degraded) == ([], ["inventory_unreadable"])
+    # What is open follows its updates meanwhile.
+    mine = world.service._describe(ASK)
+    assert not before.ads.ads(mine)[before.ads.snapshot.place_of[first]]
+    if missing == "ads.jsonl":
+        second = before.ads.snapshot.ad_ids[0]
+        assert world.stock.change([{"ad": second, "set": {"status": "paused"}}], served) == (1, 0)
+        assert not before.ads.ads(mine)[0]
+    path.rmdir()
+    aside.replace(path)
+    world.stock.follow(served)
+    answer = world.service.candidates(ASK)
+    assert "inventory_unreadable" not in answer.degraded and len(answer.ads) == 6
+    assert first not in [ad.ad_id for ad in answer.ads]
 
 
 class FailingRanker:

@@ -16,6 +16,8 @@ from forecart.ads.rows import Ad, AdGroup, Campaign, read_category
 from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 
 NOBODY: Final = -1
+UNREADABLE: Final = -1
+"""Version of what stands for an inventory that cannot be read: nothing of it may be shown."""
 ALWAYS: Final = np.iinfo(np.int64).max
 Key = TypeVar("Key")
 Targeting = tuple[tuple[str, ...] | None, ...]
@@ -91,6 +93,11 @@ class Snapshot:
     def num_ads(self) -> int:
         """A."""
         return len(self.ad_ids)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether this is what an inventory holds, and does not stand for one that cannot be read."""
+        return self.version != UNREADABLE
 
     @cached_property
     def start_N(self) -> npt.NDArray[np.int64]:

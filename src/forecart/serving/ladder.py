@@ -52,6 +52,7 @@ Reason = Literal[
     "no_release",
     "no_inventory",
     "inventory_empty",
+    "inventory_unreadable",
     "l1_failed",
     "uncalibrated",
     "deadline",

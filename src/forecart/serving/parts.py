@@ -138,7 +138,7 @@ def _make_chooser(settings: ServingSettings) -> AdChooser:
 
 
 def _follow_stock(stock: Stock | None, served: Served, log: Any) -> None:
-    """Keeps the inventory up; where it cannot be read, what was read before stays, and it is told."""
+    """Keeps the inventory up; where it cannot be read, what was read before stays, or nothing is shown."""
     if stock is None:
         return
     try:
