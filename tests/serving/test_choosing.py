@@ -1,6 +1,7 @@
 """An adversarial day: random requests on random inventories against rules read one by one from plain rows."""
 
 import json
+import os
 import random
 from collections import Counter
 from dataclasses import replace
@@ -26,13 +27,16 @@ from tests.serving.test_ladder import POINTER, FakeStore
 from forecart.ads.blending import BlendRules, Quota
 from forecart.ads.l1 import CalibratedBid
 from forecart.ads.outcomes import OutcomeLog, read_outcomes
+from forecart.errors import DataError
 from forecart.metrics.calibration import Calibration
-from forecart.sequences.vocabulary import FIRST_INDEX
+from forecart.publish.release import Release, build_release
+from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 from forecart.serving.answers import AdvertiserAsk, CandidateAsk
 from forecart.serving.breaker import Breaker
 from forecart.serving.choosing import FALLBACK_CALIBRATIONS, AdChooser, rank_by_release
 from forecart.serving.current import OpenRelease, Served
 from forecart.serving.guard import GuardedStore
+from forecart.serving.openrtb import make_bids, read_bid_request
 from forecart.serving.outcome_writer import OutcomeWriter
 from forecart.serving.service import CandidateService
 from forecart.serving.stock import Stock
@@ -207,8 +211,7 @@ class World:
     def could_be_added(self, source, ad_id, taken, limit):
         """Whether the rules allow one more; `taken` is (source, ad) of those there are."""
         ad = self.ads[ad_id]
-        # What the release does not know as a product is not known to be the same one.
-        product = ad["item_id"] if ad["item_id"] in {f"item-{n}" for n in range(NUM_ITEMS)} else None
+        product = ad["item_id"]
         others = [self.ads[one] for _, one in taken]
         quota = self.rules.quotas.get(source, Quota())
         return (
@@ -318,6 +321,7 @@ def test_advertisers_are_those_with_an_ad_for_this_request(release, tmp_path, se
 
 
 ASK = CandidateAsk(user_id="user-7", consent=OK, limit=6)
+BID_REQUEST = read_bid_request(b'{"id": "auction", "imp": [{"id": "1"}]}')
 
 
 def test_an_update_holds_from_the_next_request_on(release, tmp_path):
@@ -356,6 +360,68 @@ def test_two_releases_that_number_differently_each_have_their_inventory(release,
     assert first.ads is not None, "a request that is under way goes on with it"
 
 
+def test_a_line_that_was_cut_swallows_no_pause(release, tmp_path):
+    world = World(release, tmp_path / "ads", ROWS, rules=BlendRules())
+    first = world.service.candidates(ASK).ads[0].ad_id
+    (tmp_path / "ads" / "updates.jsonl").write_bytes(b'{"ad": "ad1", "set": {"bid_u')
+    # The line that was cut is told as one that breaks a rule.
+    assert world.stock.change([{"ad": first, "set": {"status": "paused"}}], world.served) == (1, 1)
+    assert first not in [ad.ad_id for ad in world.service.candidates(ASK).ads]
+
+
+def test_a_pause_that_the_disk_took_half_of_is_no_success(release, tmp_path, monkeypatch):
+    world = World(release, tmp_path / "ads", ROWS, rules=BlendRules())
+    first = world.service.candidates(ASK).ads[0].ad_id
+    write, update = os.write, [{"ad": first, "set": {"status": "paused"}}]
+    monkeypatch.setattr(os, "write", lambda descriptor, block: write(descriptor, block[: len(block) // 2]))
+    with pytest.raises(OSError, match="bytes could be written"):
+        world.stock.change(update, world.served)
+    monkeypatch.undo()
+    assert world.stock.change(update, world.served)[0] == 1
+    assert first not in [ad.ad_id for ad in world.service.candidates(ASK).ads]
+
+
+def unread_release(folder):
+    """A release that numbers advertisers as none did before it."""
+    more = Vocabulary.build([*ADVERTISERS, "one-more"])
+    build_release(replace(make_parts(2, num_users=NUM_USERS), advertisers=more), folder)
+    return OpenRelease(Release.open(folder))
+
+
+@pytest.mark.parametrize("missing", ["ads.jsonl", "updates.jsonl"])
+def test_nothing_is_shown_of_an_inventory_that_cannot_be_read(release, tmp_path, missing):
+    world = World(release, tmp_path / "ads", ROWS, rules=BlendRules())
+    before, after = world.served.current, unread_release(tmp_path / "next")
+    world.store.releases[after.release.release_id] = after.release
+    path, aside = tmp_path / "ads" / missing, tmp_path / "aside"
+    first = world.service.candidates(ASK).ads[0].ad_id
+    world.stock.change([{"ad": first, "set": {"status": "paused"}}], world.served)
+    path.replace(aside)
+    path.mkdir()
+    served = Served(after, before, POINTER)
+    with pytest.raises((DataError, OSError)):
+        world.stock.follow(served)
+    world.served = served
+    answer = world.service.candidates(ASK)
+    assert answer.release == after.release.release_id and answer.degraded == ["inventory_unreadable"]
+    assert answer.ads == answer.advertisers == answer.products == [] and answer.inventory is None
+    answer = world.service.advertisers(AdvertiserAsk(user_id="user-7", consent=OK))
+    assert (answer.advertisers, answer.degraded) == ([], ["inventory_unreadable"])
+    # What is open follows its updates meanwhile.
+    mine = world.service._describe(ASK)
+    assert not before.ads.ads(mine)[before.ads.snapshot.place_of[first]]
+    if missing == "ads.jsonl":
+        second = before.ads.snapshot.ad_ids[0]
+        assert world.stock.change([{"ad": second, "set": {"status": "paused"}}], served) == (1, 0)
+        assert not before.ads.ads(mine)[0]
+    path.rmdir()
+    aside.replace(path)
+    world.stock.follow(served)
+    answer = world.service.candidates(ASK)
+    assert "inventory_unreadable" not in answer.degraded and len(answer.ads) == 6
+    assert first not in [ad.ad_id for ad in answer.ads]
+
+
 class FailingRanker:
     def __init__(self, outcome):
         self.outcome = outcome
@@ -380,7 +446,25 @@ def test_a_ranker_that_fails_costs_the_order_and_not_the_answer(release, tmp_pat
     world = World(release, tmp_path / "ads", ROWS, rules=BlendRules(), ranker=FailingRanker(outcome))
     answer = world.service.candidates(ASK)
     assert answer.degraded == ["l1_failed"] and len(answer.ads) == 6
+    assert make_bids(BID_REQUEST, answer) is None, "a place in a list is no price"
     assert [ad.rank for ad in answer.ads] == sorted(ad.rank for ad in answer.ads)
+
+
+def test_a_quota_is_of_the_sources_that_are_asked_by_their_names(release, tmp_path):
+    """What `Quota` says of lower tiers and of the release before."""
+    rules = BlendRules({"fallback_global": Quota(2, 5), "products": Quota(0, 0)}, ads_per_advertiser=9)
+    world = World(release, tmp_path / "ads", ROWS, rules=rules)
+    ask = CandidateAsk(user_id="user-7", consent=OK, limit=2)
+    assert {ad.source for ad in world.service.candidates(ask).ads} == {"advertisers"}
+    empty = build(tmp_path / "latest", 1, num_users=3)
+    world.store.releases[empty.release_id] = empty
+    world.served = Served(OpenRelease(empty), world.served.current, POINTER)
+    world.stock.follow(world.served)
+    ads = world.service.candidates(CandidateAsk(user_id="user-7", consent=OK, limit=100)).ads
+    before = [ad for ad in ads if ad.source == "previous_release"]
+    items = [f"item-{one - FIRST_INDEX}" for one in items_of(7, 1)]
+    own = [f"advertiser-{one - FIRST_INDEX}" for one in advertisers_of(7, 1)]
+    assert any(ad.item_id in items and ad.advertiser_id not in own for ad in before)
 
 
 def test_values_are_probability_times_bid_on_one_scale(release, tmp_path):
@@ -393,6 +477,30 @@ def test_values_are_probability_times_bid_on_one_scale(release, tmp_path):
         # A curve goes on beyond its ends as it is there.
         probability = min(max(ad.score, 0), 1) * (0.5 if ad.source in PERSONAL else 1)
         assert ad.value == pytest.approx(probability * world.ads[ad.ad_id]["bid_usd"], abs=1e-5)
+
+
+def test_an_order_without_a_scale_is_said_and_not_bid(release, tmp_path):
+    """A probability of a half is bid at half the bid; what no curve says is not bid at all."""
+    half = Calibration((0.0, 1.0), (0.5, 0.5))
+    world = World(release, tmp_path / "ads", ROWS, rules=BlendRules())
+    answer = world.service.candidates(ASK)
+    assert {ad.source for ad in answer.ads} & set(OWN) and answer.degraded == ["uncalibrated"]
+    assert make_bids(BID_REQUEST, answer) is None
+    # Popularity is a share of users: it needs no curve.
+    popular = world.service.candidates(CandidateAsk(user_id="stranger", consent=OK, limit=1))
+    assert popular.degraded == ["unknown_user"] and make_bids(BID_REQUEST, popular) is not None
+    # Where one list of an answer has no scale, the order of all of them is in doubt.
+    world = World(release, tmp_path / "some", ROWS, rules=BlendRules(quotas={"products": Quota(1, 3)}))
+    world.service._ads = replace(world.service._ads, ranker_of=rank_by_release({"advertisers": half}))
+    answer = world.service.candidates(ASK)
+    assert answer.degraded == ["uncalibrated"] and make_bids(BID_REQUEST, answer) is None
+    world.service._ads = replace(
+        world.service._ads, ranker_of=rank_by_release({"advertisers": half, "products": half})
+    )
+    answer = world.service.candidates(ASK)
+    (bid,) = make_bids(BID_REQUEST, answer).seatbid[0].bid
+    assert answer.degraded == []
+    assert bid.price == pytest.approx(1000 * 0.5 * world.ads[bid.adid]["bid_usd"])
 
 
 def test_values_are_by_the_calibration_of_the_release_and_else_by_the_operator_s(release, tmp_path):

@@ -16,7 +16,9 @@ from forecart.publish.publisher import Publisher
 from forecart.sequences.vocabulary import FIRST_INDEX
 
 TOKEN = hashlib.sha256(b"stock").hexdigest()
+CURVE = {"score": [0.0, 1.0], "probability": [0.0, 0.5]}
 SETTINGS = f"""
+calibrations = "CALIBRATIONS"
 poll_s = 0.1
 ads_per_advertiser = 1
 pseudonym_key = "sixteen characters"
@@ -41,7 +43,10 @@ def server(folder):
     for name, rows in ROWS.items():
         (ads / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = ("--releases", root, "--inventory", ads, "--outcomes", folder / "outcomes", "--clock", "as-of")
-    with serving(folder / "server", *options, "--workers", 2, settings=SETTINGS) as found:
+    curves = folder / "curves.json"
+    curves.write_text(json.dumps({"advertisers": CURVE, "products": CURVE}))
+    settings = SETTINGS.replace("CALIBRATIONS", str(curves))
+    with serving(folder / "server", *options, "--workers", 2, settings=settings) as found:
         wait_until(lambda: found.log.read_text().count('"serving"') == 2)
         yield found
 
@@ -92,7 +97,10 @@ def test_a_change_holds_in_every_process_and_after_a_restart(server, folder):
     wrong = {"updates": [{"ad": "nobody", "set": {"status": "paused"}}, {"ad": first, "set": {"bid": 1}}]}
     reply = server.post("/admin/inventory/updates", wrong, headers=BEARER)
     assert reply.json() == {"applied": 0, "rejected": 2}
-    assert json.loads((folder / "ads" / "updates.jsonl").read_text().splitlines()[0]) == update["updates"][0]
+    assert (
+        json.loads((folder / "ads" / "updates.jsonl").read_text().strip().splitlines()[0])
+        == update["updates"][0]
+    )
     server.post(
         "/admin/inventory/updates", {"updates": [{"ad": first, "set": {"status": "active"}}]}, headers=BEARER
     )

@@ -20,7 +20,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 class L1Ranker(Protocol):
-    """Says what showing each ad is worth."""
+    """Says what showing each ad is worth, in dollars: bids are made at it (`serving/openrtb.py`)."""
 
     def value(self, request: AdRequest, snapshot: Snapshot, ads: CandidateAds) -> FloatArray:
         """Returns the worth of each ad, [n], larger is better; of ads of other sources on the same scale."""
@@ -31,7 +31,8 @@ class CalibratedBid:
     """Probability of conversion times bid, in dollars; the default `L1Ranker`.
 
     Without a calibration of a source its scores go through the logistic function, whose order is right and
-    whose size is not: `is_calibrated` says which sources have one.
+    whose size is not: `is_calibrated` says which sources have one. An answer with ads of others says
+    `uncalibrated`, and nothing is bid on it.
 
     Args:
         calibrations: by source.

@@ -12,10 +12,12 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from forecart.ads.rows import Ad, AdGroup, Campaign, read_category
+from forecart.ads.rows import REMOVED, Ad, AdGroup, Campaign, read_category
 from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 
 NOBODY: Final = -1
+UNREADABLE: Final = -1
+"""Version of what stands for an inventory that cannot be read: nothing of it may be shown."""
 ALWAYS: Final = np.iinfo(np.int64).max
 Key = TypeVar("Key")
 Targeting = tuple[tuple[str, ...] | None, ...]
@@ -67,6 +69,7 @@ class Snapshot:
         categories: distinct paths, as steps.
         num_advertisers: N, padding and unknown included.
         advertisers: ids of advertisers.
+        former: ids of ads that were removed -> place of their group in `groups`.
         left_out: ads that can never be eligible, by reason.
     """
 
@@ -85,12 +88,18 @@ class Snapshot:
     categories: list[tuple[str, ...]]
     num_advertisers: int
     advertisers: Vocabulary
+    former: Mapping[str, int]
     left_out: Mapping[str, int]
 
     @property
     def num_ads(self) -> int:
         """A."""
         return len(self.ad_ids)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether this is what an inventory holds, and does not stand for one that cannot be read."""
+        return self.version != UNREADABLE
 
     @cached_property
     def start_N(self) -> npt.NDArray[np.int64]:
@@ -114,6 +123,11 @@ class Snapshot:
         """Ad id -> place."""
         return {ad_id: place for place, ad_id in enumerate(self.ad_ids)}
 
+    @cached_property
+    def group_of(self) -> dict[str, int]:
+        """Ad id -> place of its group, for ads that were removed too."""
+        return {**self.former, **{ad_id: int(self.group_A[place]) for ad_id, place in self.place_of.items()}}
+
 
 def compile_snapshot(
     campaigns: Mapping[str, Campaign],
@@ -132,10 +146,16 @@ def compile_snapshot(
     campaign_of_G = np.array([campaign_at[group.campaign_id] for group in group_rows], np.int64)
     left_out: dict[str, int] = {}
     kept: list[tuple[Ad, int, int]] = []
+    former: dict[str, int] = {}
     for ad in ads.values():
         group = group_at.get(ad.ad_group_id)
-        if group is None:
-            reason = "no campaign" if ad.ad_group_id in groups else "no ad group"
+        is_group_gone = ad.ad_group_id not in groups or groups[ad.ad_group_id].status == REMOVED
+        if group is not None and (is_group_gone or ad.status == REMOVED):
+            former[ad.ad_id] = group
+        if ad.status == REMOVED:
+            continue
+        if group is None or is_group_gone:
+            reason = "no ad group" if is_group_gone else "no campaign"
             left_out[reason] = left_out.get(reason, 0) + 1
             continue
         owner = int(owner_index[campaign_of_G[group]])
@@ -165,6 +185,7 @@ def compile_snapshot(
         categories=categories,
         num_advertisers=len(advertisers),
         advertisers=advertisers,
+        former=former,
         left_out=left_out,
     )
 

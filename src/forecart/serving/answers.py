@@ -80,7 +80,13 @@ class AdCandidate(Struct, omit_defaults=True, gc=False):
 
     ad_id: str
     advertiser_id: str
-    value: Annotated[float, Meta(description="dollars that showing it is worth; the order of the answer")]
+    value: Annotated[
+        float,
+        Meta(
+            description="dollars that showing it is worth; the order of the answer, and no more where "
+            "`degraded` has uncalibrated or l1_failed"
+        ),
+    ]
     source: Annotated[str, Meta(description="the list that its candidate is from")]
     rank: Annotated[int, Meta(description="of the candidate in that list, from 1")]
     score: Annotated[float, Meta(description="of the candidate")]

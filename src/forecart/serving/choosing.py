@@ -25,7 +25,7 @@ from forecart.publish.release import Release
 from forecart.serving.ladder import LEVELS, OWN, RETRIEVED, Level, Reading, Reason, Rung, list_rungs
 from forecart.serving.retrieving import retrieve_products
 
-# Popularity is a share of users who converted: already a probability.
+# Popularity is the share of all users who convert in a label window: already such a probability.
 FALLBACK_CALIBRATIONS: Final = dict.fromkeys(
     ("fallback_country", "fallback_global"), Calibration((0.0, 1.0), (0.0, 1.0))
 )
@@ -53,12 +53,16 @@ class Chosen:
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """A request, who values its ads, and which ads of the snapshot may be shown to it."""
+    """A request, who values its ads, and which ads of the snapshot may be shown to it.
+
+    `uncalibrated` collects the sources with ads whose value is only an order.
+    """
 
     request: AdRequest
     ranker: L1Ranker
     eligibility: Eligibility
     mask_A: npt.NDArray[np.bool_]
+    uncalibrated: set[str]
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class AdChooser:
         """
         assert reading.opened is not None
         ranker = self.ranker_of(reading.opened.release)
-        asked = _Asked(request, ranker, eligibility, eligibility.ads(request))
+        asked = _Asked(request, ranker, eligibility, eligibility.ads(request), set())
         ads, is_good = list[BlendedAd](), True
         for tier in _list_tiers(reading, asked):
             # Ads of one advertiser may show the same product and keep others out: then all of them are tried.
@@ -98,6 +102,8 @@ class AdChooser:
             if len(ads) == request.num_ads:
                 break
         reasons: list[Reason] = [] if is_good else ["l1_failed"]
+        if any(one.source in asked.uncalibrated for one in ads):
+            reasons.append("uncalibrated")
         if not ads:
             reasons.append("inventory_empty")
         return Chosen(ads, eligibility, tuple(reasons))
@@ -111,6 +117,8 @@ class AdChooser:
             found = _expand(asked, rung, level=level, most=most)
             value, is_valued = self._value(asked, found)
             is_good &= is_valued
+            if not _is_priced(asked.ranker, found.source):
+                asked.uncalibrated.add(rung.source)
             sources.append((replace(found, source=rung.source), value))
         rules = self._keeping(kept)
         return blend(asked.eligibility.snapshot, sources, num_ads=asked.request.num_ads, rules=rules), is_good
@@ -145,6 +153,11 @@ def rank_by_release(own: Mapping[str, Calibration]) -> RankerOf:
         return CalibratedBid(FALLBACK_CALIBRATIONS | dict(release.calibrations) | dict(own))
 
     return ranker_of
+
+
+def _is_priced(ranker: L1Ranker, source: str) -> bool:
+    """Says whether values of a source are dollars; those of a ranker of somebody's own are."""
+    return not isinstance(ranker, CalibratedBid) or ranker.is_calibrated(source)
 
 
 def _keep(ads: list[BlendedAd]) -> Sources:

@@ -52,7 +52,9 @@ Reason = Literal[
     "no_release",
     "no_inventory",
     "inventory_empty",
+    "inventory_unreadable",
     "l1_failed",
+    "uncalibrated",
     "deadline",
 ]
 LEVELS: Final[tuple[Level, ...]] = ("advertisers", "products")

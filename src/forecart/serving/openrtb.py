@@ -7,7 +7,7 @@ inventory names them the same way: categories of IAB, domains for advertisers.
 
 The best ads go to the impressions in their order, one each, where they are worth the floor. A price is what a
 thousand impressions are worth, in dollars, and so is a floor; an impression with a floor in another currency
-gets no bid.
+gets no bid. Where values are no dollars (`uncalibrated`, `l1_failed`) there is no bid at all.
 
 Source: IAB Tech Lab, "OpenRTB 2.6", section 3.2.
 """
@@ -18,10 +18,13 @@ from msgspec import Meta, Struct, json
 
 from forecart.serving.answers import CandidateAnswer, CandidateAsk
 from forecart.serving.countries import ALPHA_2
+from forecart.serving.ladder import Reason
 
 _SAID_TWICE: Final = "said twice, and differently"
 """A signal that nobody can read."""
 _CURRENCY: Final = "USD"
+_NO_PRICES: Final[frozenset[Reason]] = frozenset({"uncalibrated", "l1_failed"})
+"""Reasons for which values of ads are an order and no dollars."""
 _PER_THOUSAND: Final = 1000
 _DIGITS: Final = 6
 _Text = Annotated[str, Meta(min_length=1)]
@@ -135,8 +138,8 @@ def read_ask(request: BidRequest) -> CandidateAsk:
 
 
 def make_bids(request: BidRequest, answer: CandidateAnswer) -> BidResponse | None:
-    """Returns the bids for a request; None where there is nothing to bid."""
-    if request.cur and _CURRENCY not in request.cur:
+    """Returns the bids for a request; None where there is nothing to bid, or no price to bid."""
+    if (request.cur and _CURRENCY not in request.cur) or not _NO_PRICES.isdisjoint(answer.degraded):
         return None
     bids: list[Bid] = []
     ads = iter(answer.ads)

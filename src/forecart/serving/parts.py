@@ -108,7 +108,7 @@ def build_parts(launch: Launch) -> Parts:
     clock = read_clock if launch.clock == "now" else AsOfClock(lambda: follower.served)
     outcomes = None
     if launch.outcomes is not None:
-        outcomes = OutcomeWriter(OutcomeLog(launch.outcomes), key=settings.pseudonym_key)
+        outcomes = OutcomeWriter(OutcomeLog(launch.outcomes), key=settings.pseudonym_key, clock=clock)
     service = CandidateService(
         GuardedStore(store, breaker),
         lambda: follower.served,
@@ -138,7 +138,7 @@ def _make_chooser(settings: ServingSettings) -> AdChooser:
 
 
 def _follow_stock(stock: Stock | None, served: Served, log: Any) -> None:
-    """Keeps the inventory up; where it cannot be read, what was read before stays, and it is told."""
+    """Keeps the inventory up; where it cannot be read, what was read before stays, or nothing is shown."""
     if stock is None:
         return
     try:

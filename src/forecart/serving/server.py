@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from forecart.errors import ForecartError
-from forecart.serving.launch import Launch
+from forecart.serving.launch import METRICS_FOLDER, Launch
 
 try:
     from granian import Granian
@@ -28,7 +28,6 @@ _STOP_S: Final = 8
 """A process that has not stopped by then is killed."""
 _MAX_CONNECTIONS: Final = 8192
 """Of one process. The next one waits until another closes, unlike a request too many, which is refused."""
-_METRICS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def serve(launch: Launch, listen: Listen, *, load: Callable[[Launch], Any] = loa
     multiprocessing.set_start_method("spawn", force=True)
     with tempfile.TemporaryDirectory(prefix="forecart-metrics-") as folder:
         if listen.workers > 1:
-            os.environ[_METRICS_FOLDER] = folder
+            os.environ[METRICS_FOLDER] = folder
         server = Granian(
             "forecart",
             address=listen.host,

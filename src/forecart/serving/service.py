@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from forecart.ads.eligibility import Eligibility
 from forecart.ads.outcomes import Outcome
 from forecart.ads.request import AdRequest
 from forecart.sequences.vocabulary import FIRST_INDEX
@@ -97,7 +98,7 @@ class CandidateService:
             release=reading.release_id,
             as_of=reading.as_of,
             source=lists[0].source if lists else "none",
-            degraded=list(reading.reasons),
+            degraded=[*reading.reasons, *_doubt(eligibility)],
             advertisers=lists,
         )
 
@@ -120,6 +121,8 @@ class CandidateService:
             answer.advertisers = _list_advertisers(reading, ask, None)
             answer.products = _list_products(reading, ask)
             answer.degraded.append("no_inventory")
+        elif not eligibility.snapshot.is_readable:
+            answer.degraded += _doubt(eligibility)
         else:
             request = self._describe(ask)
             chosen = self._ads.choose(eligibility, reading, request)
@@ -170,6 +173,11 @@ class CandidateService:
             for position, ad in enumerate(answer.ads, start=1)
         ]
         self._outcomes.add(rows, now_us=request.now_us)
+
+
+def _doubt(eligibility: Eligibility | None) -> list[Reason]:
+    """Returns why nothing may be shown where that is not what the inventory says."""
+    return [] if eligibility is None or eligibility.snapshot.is_readable else ["inventory_unreadable"]
 
 
 def _describe_ads(chosen: Chosen, reading: Reading) -> list[AdCandidate]:

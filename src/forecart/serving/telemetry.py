@@ -22,7 +22,8 @@ from prometheus_client import (
     multiprocess,
 )
 
-MULTIPROCESS: Final = "PROMETHEUS_MULTIPROC_DIR"
+from forecart.serving.launch import METRICS_FOLDER
+
 METRICS_TYPE: Final = CONTENT_TYPE_LATEST.encode()
 _BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _BREAKER_STATES: Final = {"closed": 0, "half_open": 1, "open": 2}
@@ -65,6 +66,12 @@ class Telemetry:
             registry=self._registry,
             multiprocess_mode="livesum",
         )
+        self._outcomes_failures = Gauge(
+            "forecart_outcomes_failures",
+            "Times that the outcome log could not be written, since the process began.",
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
         self._bound: dict[tuple[str, ...], Any] = {}
 
     def replied(self, path: str, status: int) -> None:
@@ -77,18 +84,21 @@ class Telemetry:
         for reason in degraded:
             self._child(self._degraded, reason).inc()
 
-    def observe_state(self, *, release_age_s: float | None, breaker: str, outcomes_dropped: int) -> None:
+    def observe_state(
+        self, *, release_age_s: float | None, breaker: str, outcomes_dropped: int, outcomes_failures: int
+    ) -> None:
         """Sets the gauges."""
         self._breaker.set(_BREAKER_STATES[breaker])
         self._outcomes_dropped.set(outcomes_dropped)
+        self._outcomes_failures.set(outcomes_failures)
         if release_age_s is not None:
             self._release_age.set(release_age_s)
 
     def render(self) -> bytes:
         """Returns the metrics of all processes as text."""
-        if MULTIPROCESS not in os.environ:
+        if METRICS_FOLDER not in os.environ:
             return generate_latest(self._registry)
-        _forget_the_dead(Path(os.environ[MULTIPROCESS]))
+        _forget_the_dead(Path(os.environ[METRICS_FOLDER]))
         everyone = CollectorRegistry()
         multiprocess.MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
         return generate_latest(everyone)
