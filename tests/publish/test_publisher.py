@@ -67,6 +67,32 @@ def test_rolling_back_serves_the_one_before_byte_for_byte(publisher):
     assert publisher.roll_back(second.release_id).release_id == second.release_id
 
 
+def test_rolling_back_again_goes_further_back_and_never_forward(publisher):
+    first, second, third = (publish(publisher, generation).release_id for generation in range(3))
+    assert [publisher.roll_back().release_id for _ in range(2)] == [second, first]
+    with pytest.raises(NotFoundError, match="no release before"):
+        publisher.roll_back()
+    assert publisher.store.pointer().release_id == first
+    assert publisher.roll_back(third).release_id == third, "one that is named may be a later one"
+    assert publisher.roll_back().release_id == second
+
+
+def test_what_was_withdrawn_is_not_gone_back_to_from_what_came_after(publisher):
+    first, withdrawn = publish(publisher, 0).release_id, publish(publisher, 1).release_id
+    publisher.roll_back()
+    publish(publisher, 2)
+    assert withdrawn in Releases(publisher.root).ids()
+    assert publisher.roll_back().release_id == first
+
+
+def test_a_rollback_to_what_is_served_is_refused(publisher):
+    publish(publisher, 0)
+    pointer = publish(publisher, 1)
+    with pytest.raises(ConflictError, match=f"{pointer.release_id} is served already"):
+        publisher.roll_back(pointer.release_id)
+    assert publisher.store.pointer() == pointer
+
+
 def test_there_must_be_something_to_roll_back_to(publisher):
     with pytest.raises(NotFoundError, match="no release before"):
         publisher.roll_back()

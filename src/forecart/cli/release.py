@@ -111,7 +111,11 @@ def rollback(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Serve the release before, or one that is named. Prints the id."""
+    """Serve the release before, or one that is named. Prints the id.
+
+    What is gone back from is withdrawn: nobody is answered from it any more. Once more without an ID goes
+    further back, to the release with the next older history, and never forward.
+    """
     with opened_store(releases, store) as opened:
         pointer = Publisher(releases, opened).roll_back(release_id)
     _print_pointer(pointer, as_json=as_json)

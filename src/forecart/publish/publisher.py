@@ -16,7 +16,7 @@ from forecart.publish.check import check_in_fresh_process
 from forecart.publish.gate import GateSettings
 from forecart.publish.pointer import Pointer
 from forecart.publish.release import ReleaseParts, build_release, read_manifest
-from forecart.publish.releases import Releases
+from forecart.publish.releases import Releases, read_moment
 from forecart.publish.store import Report, Store
 
 KEEP: Final = 3
@@ -67,17 +67,22 @@ class Publisher:
     def roll_back(self, release_id: str | None = None) -> Pointer:
         """Serves the release before, or one that is named, and returns the pointer.
 
+        The one before is the one that was served until the last publish. After a rollback that one is the
+        withdrawn one: then it is the latest on the disk with a history older than that of what is served.
+
         Raises:
             NotFoundError: there is nothing to roll back to.
             ArtifactError: that release is damaged.
-            ConflictError: another publisher is at work or was faster.
+            ConflictError: it is served already, or another publisher is at work or was faster.
             StoreError: the store does not answer.
         """
         with self._alone():
             current = self.store.pointer()
-            goal = release_id or (None if current is None else current.previous_id)
+            goal = release_id or (None if current is None else self._find_before(current))
             if current is None or goal is None:
                 raise NotFoundError(f"{self.root} has no release before the one that is served")
+            if goal == current.release_id:
+                raise ConflictError(f"a rollback goes to another release, {goal} is served already")
             self.store.load(self._releases.open(goal), report=self.report)
             moved = Pointer.after(current, goal, move="rollback")
             self.store.move(moved, expected=current)
@@ -86,6 +91,13 @@ class Publisher:
     @property
     def _releases(self) -> Releases:
         return Releases(self.root)
+
+    def _find_before(self, current: Pointer) -> str | None:
+        if current.move == "publish":
+            return current.previous_id
+        served = read_moment(current.release_id)
+        older = [one for one in self._releases.ids() if read_moment(one) < served]
+        return older[-1] if older else None
 
     def _build(self, parts: ReleaseParts) -> str:
         release_id = parts.release_id

@@ -1,4 +1,4 @@
-"""Which releases are open: the one that the store's pointer names, and the one before it.
+"""Which releases are open: the one that the store's pointer names, and the one before it unless withdrawn.
 
 A thread looks at the pointer every `poll_s`, opens what is new beside what is served, and swaps one
 reference. Whoever answers a request takes that reference once and keeps it to the end, so that no answer
@@ -82,7 +82,7 @@ class Served:
 
     Attributes:
         current: the release that the pointer names; None before the first, and where it is damaged.
-        previous: the one before it, where it is still there.
+        previous: the one before it, where it is still there; None after a rollback, which withdrew it.
         pointer: what the store said; None while it has not answered since this process began, and then
             `current` is the latest release on the disk, whose records nobody may be shown.
     """
@@ -163,7 +163,7 @@ class ReleaseFollower:
             if time.monotonic() < self._retry_at:
                 return self.served
         self._retry_at = time.monotonic() + _RETRY_S
-        previous = self._try_to_open(pointer.previous_id)
+        previous = self._try_to_open(pointer.stand_in_id)
         current = self._try_to_open(pointer.release_id)
         if current is not None:
             self._note(None)
