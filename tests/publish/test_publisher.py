@@ -1,6 +1,7 @@
 """Publishing and rolling back: what is served, what is kept, and who is refused."""
 
 import multiprocessing
+import shutil
 import time
 
 import pytest
@@ -111,6 +112,25 @@ def test_an_older_history_is_published_by_rolling_back_only(publisher):
     with pytest.raises(ConflictError, match="older"):
         publish(publisher, 0)
     assert publisher.store.pointer() == newest
+    assert Releases(publisher.root).ids() == [newest.release_id], "nobody rolls back to what no gate has seen"
+
+
+@pytest.mark.parametrize("what", ["all of it", "its manifest", "a byte of its manifest"])
+def test_a_served_release_that_is_lost_or_damaged_blocks_no_publish(tmp_path, what):
+    publisher = Publisher(tmp_path, EmbeddedStore(tmp_path))
+    lost = publish(publisher, 1)
+    manifest = tmp_path / "releases" / lost.release_id / "manifest.json"
+    if what == "all of it":
+        shutil.rmtree(manifest.parent)
+    elif what == "its manifest":
+        manifest.unlink()
+    else:
+        manifest.write_text(manifest.read_text().replace('"num_users": 50', '"num_users": 51'))
+    with pytest.raises(ConflictError, match="older"):
+        publish(publisher, 0)
+    pointer = publish(publisher, 2)
+    assert (pointer.previous_id, pointer.sequence) == (lost.release_id, 2)
+    assert served(publisher, 9).record.advertisers.index.tolist() == advertisers_of(9, 2)
 
 
 def test_the_last_releases_are_kept_and_no_more(publisher):

@@ -15,8 +15,8 @@ from forecart.errors import ArtifactError, ConflictError, GateError, NotFoundErr
 from forecart.publish.check import check_in_fresh_process
 from forecart.publish.gate import GateSettings
 from forecart.publish.pointer import Pointer
-from forecart.publish.release import ReleaseParts, build_release, read_manifest
-from forecart.publish.releases import Releases, read_moment
+from forecart.publish.release import ReleaseParts, build_release
+from forecart.publish.releases import Releases, moment_of
 from forecart.publish.store import Report, Store
 
 KEEP: Final = 3
@@ -53,10 +53,11 @@ class Publisher:
         """
         with self._alone():
             current, suppressed = self.store.pointer(), self.store.suppressed_keys()
-            release_id = self._build(parts(suppressed))
+            made = parts(suppressed)
+            self._refuse_older(current, made.release_id)
+            release_id = self._build(made)
             if current is not None and current.release_id == release_id:
                 return current
-            self._refuse_older(current, release_id)
             self._check(current, release_id, suppressed)
             self.store.load(self._releases.open(release_id), report=self.report)
             moved = Pointer.after(current, release_id, move="publish")
@@ -95,8 +96,8 @@ class Publisher:
     def _find_before(self, current: Pointer) -> str | None:
         if current.move == "publish":
             return current.previous_id
-        served = read_moment(current.release_id)
-        older = [one for one in self._releases.ids() if read_moment(one) < served]
+        served = moment_of(current.release_id)
+        older = [one for one in self._releases.ids() if moment_of(one) < served]
         return older[-1] if older else None
 
     def _build(self, parts: ReleaseParts) -> str:
@@ -125,10 +126,8 @@ class Publisher:
             raise
 
     def _refuse_older(self, current: Pointer | None, release_id: str) -> None:
-        if current is None:
-            return
-        served = read_manifest(self._releases.path(current.release_id))
-        if read_manifest(self._releases.path(release_id)).as_of_us < served.as_of_us:
+        # By the ids: the release that is served may be lost, and that must not keep the next one away.
+        if current is not None and moment_of(release_id) < moment_of(current.release_id):
             raise ConflictError(
                 f"what is published must not be older than what is served ({current.release_id}), "
                 f"{release_id} is: roll back to it instead"

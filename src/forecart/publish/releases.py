@@ -6,7 +6,6 @@ publisher works on. A release appears by a rename, so whoever lists the folder s
 
 import re
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -18,9 +17,9 @@ from forecart.publish.release import Release
 RELEASE_ID: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}")
 
 
-def read_moment(release_id: str) -> datetime:
-    """Returns up to when the histories of a release were read, to the second, from its id."""
-    return datetime.strptime(release_id.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+def moment_of(release_id: str) -> str:
+    """Returns up to when the histories of a release were read, to the second, as text in order of time."""
+    return release_id.partition("-")[0]
 
 
 class Releases:
