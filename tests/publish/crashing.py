@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.publish.small_release import AS_OF_US, DAY_US, advertisers_of, items_of, make_parts, user_ids
 
 from forecart.publish import publisher as publisher_module
+from forecart.publish.check import read_previous
 from forecart.publish.embedded import EmbeddedStore
 from forecart.publish.gate import check_release
 from forecart.publish.lookup import look_up
@@ -29,7 +30,7 @@ NUM_USERS = 30
 def check_here(root, release_id, previous_id, *, suppressed, settings):
     """The check of a release without a process of its own, which takes a second to start."""
     releases = Releases(root)
-    previous = read_manifest(releases.path(previous_id)) if previous_id else None
+    previous = read_previous(releases, previous_id)
     check_release(releases.open(release_id), previous, suppressed=suppressed, settings=settings)
 
 

@@ -1,14 +1,16 @@
 """The quality gate (R14): each crafted bad release trips it, and a good one passes."""
 
+import re
+
 import numpy as np
 import pytest
 from tests.publish.small_release import LAYOUT, build, make_parts
 
 from forecart.errors import ArtifactError, GateError, SkewError, StoreError
-from forecart.publish import check
+from forecart.publish import check, gate
 from forecart.publish.gate import GateSettings, check_release
 from forecart.publish.publisher import Publisher
-from forecart.publish.release import Release, read_manifest
+from forecart.publish.release import Release
 from forecart.publish.releases import Releases
 from forecart.publish.suppression import suppression_key
 
@@ -21,6 +23,14 @@ def empty_lists(records):
 def one_list(records):
     records["num_advertisers"] = LAYOUT.num_advertisers
     records["advertiser_index"] = np.arange(2, 2 + LAYOUT.num_advertisers)
+
+
+def one_list_of_products(records):
+    records["item_index"] = np.arange(2, 2 + LAYOUT.num_items)
+
+
+def no_products(records):
+    records["num_items"], records["item_index"] = 0, 0
 
 
 def nan_vector(records):
@@ -46,7 +56,8 @@ BAD = {
         {"metrics": {"next_advertiser.recall_at_10": 0.36}},
         "must stay above 0.3600, after 0.4000: 0.3600 arrived",
     ),
-    "everyone the same list": ({"change": one_list}, "50 of 50 do"),
+    "everyone the same list": ({"change": one_list}, "advertisers must be personal: .* 50 of 50 do"),
+    "the same products": ({"change": one_list_of_products}, "products must be personal: .* 50 of 50 do"),
 }
 
 
@@ -83,10 +94,24 @@ def test_the_first_release_has_nothing_to_be_held_against(tmp_path):
 
 
 def test_a_release_of_advertisers_alone_passes(tmp_path):
-    release = build(tmp_path)
+    release = build(tmp_path, change=no_products)
     for _, records in release.users.blocks():
-        assert records["num_items"].all()
+        assert records["num_advertisers"].all() and not records["num_items"].any()
     check_release(release, None, suppressed=frozenset(), settings=GateSettings(max_same_list_share=0.5))
+
+
+def test_lists_are_compared_for_a_sample_of_a_large_population(tmp_path, monkeypatch):
+    """Of 2,000 users every 20th or so: by chance alone 60 to 140 of them, for any hash worth its name."""
+    monkeypatch.setattr(gate, "_SAMPLE_USERS", 100)
+    alike, personal = (
+        build(tmp_path / name, num_users=2000, change=change)
+        for name, change in (("alike", one_list), ("personal", None))
+    )
+    with pytest.raises(GateError, match=r"[0-9]+ of [0-9]+ do") as refused:
+        check_release(alike, None, suppressed=frozenset(), settings=GateSettings())
+    most, num_users = map(int, re.findall(r"([0-9]+) of ([0-9]+) do", str(refused.value))[0])
+    assert most == num_users and 60 <= num_users <= 140
+    check_release(personal, None, suppressed=frozenset(), settings=GateSettings())
 
 
 def test_a_record_of_another_release_trips_it(tmp_path):
@@ -128,6 +153,11 @@ def test_the_process_says_why_in_one_line(tmp_path, monkeypatch):
         check.check_in_fresh_process(tmp_path, "x", None, suppressed=frozenset(), settings=GateSettings())
 
 
-def test_manifests_are_compared_by_what_both_measured(tmp_path, previous):
-    manifest = read_manifest(build(tmp_path, 1, metrics={"next_product.recall_at_10": 0.0}).folder)
-    assert set(manifest.metrics).isdisjoint(previous.metrics)
+def test_a_recall_is_compared_where_both_measured_it(tmp_path, previous):
+    """What only one of them has says nothing; beside it, what both have still counts."""
+    new = {"next_product.recall_at_10": 0.0}
+    settings = GateSettings()
+    check_release(build(tmp_path / "1", 1, metrics=new), previous, suppressed=frozenset(), settings=settings)
+    worse = build(tmp_path / "2", 1, metrics={**new, "next_advertiser.recall_at_10": 0.2})
+    with pytest.raises(GateError, match=r"next_advertiser\.recall_at_10 must stay above"):
+        check_release(worse, previous, suppressed=frozenset(), settings=settings)

@@ -1,13 +1,14 @@
 """Publishing and rolling back: what is served, what is kept, and who is refused."""
 
 import multiprocessing
+import shutil
 import time
 
 import pytest
 from tests.publish.crashing import check_here
 from tests.publish.small_release import AS_OF_US, DAY_US, TTL_S, advertisers_of, make_parts
 
-from forecart.errors import ConflictError, NotFoundError
+from forecart.errors import ConflictError, GateError, NotFoundError
 from forecart.publish import publisher as publisher_module
 from forecart.publish.embedded import EmbeddedStore
 from forecart.publish.lookup import look_up
@@ -67,6 +68,57 @@ def test_rolling_back_serves_the_one_before_byte_for_byte(publisher):
     assert publisher.roll_back(second.release_id).release_id == second.release_id
 
 
+def test_rolling_back_again_goes_further_back_and_never_forward(publisher):
+    first, second, third = (publish(publisher, generation).release_id for generation in range(3))
+    assert [publisher.roll_back().release_id for _ in range(2)] == [second, first]
+    with pytest.raises(NotFoundError, match="no release before"):
+        publisher.roll_back()
+    assert publisher.store.pointer().release_id == first
+    assert publisher.roll_back(third).release_id == third, "one that is named may be a later one"
+    assert publisher.roll_back().release_id == second
+
+
+def test_what_was_withdrawn_is_not_gone_back_to_from_what_came_after(publisher):
+    first, withdrawn = publish(publisher, 0).release_id, publish(publisher, 1).release_id
+    publisher.roll_back()
+    publish(publisher, 2)
+    assert withdrawn in Releases(publisher.root).ids()
+    assert publisher.roll_back().release_id == first
+
+
+def same_for_all(records):
+    records["num_advertisers"], records["advertiser_index"] = 6, range(2, 8)
+
+
+def test_what_a_killed_publisher_left_unchecked_is_checked_before_it_is_gone_back_to(publisher, monkeypatch):
+    first = publish(publisher, 0).release_id
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    for generation, change in ((1, same_for_all), (2, None)):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(publisher_module, "check_in_fresh_process", die)
+            publish(publisher, generation, change=change)
+    served = publish(Publisher(publisher.root, publisher.store, keep=4), 3)
+    _, bad, good, _ = Releases(publisher.root).ids()
+    with pytest.raises(GateError, match="50 of 50 do"):
+        publisher.roll_back(bad)
+    assert publisher.store.pointer() == served
+    assert publisher.roll_back(good).release_id == good
+    with monkeypatch.context() as patched:
+        patched.setattr(publisher_module, "check_in_fresh_process", die)
+        assert publisher.roll_back(first).release_id == first, "once is enough for a release that passed"
+
+
+def test_a_rollback_to_what_is_served_is_refused(publisher):
+    publish(publisher, 0)
+    pointer = publish(publisher, 1)
+    with pytest.raises(ConflictError, match=f"{pointer.release_id} is served already"):
+        publisher.roll_back(pointer.release_id)
+    assert publisher.store.pointer() == pointer
+
+
 def test_there_must_be_something_to_roll_back_to(publisher):
     with pytest.raises(NotFoundError, match="no release before"):
         publisher.roll_back()
@@ -85,6 +137,25 @@ def test_an_older_history_is_published_by_rolling_back_only(publisher):
     with pytest.raises(ConflictError, match="older"):
         publish(publisher, 0)
     assert publisher.store.pointer() == newest
+    assert Releases(publisher.root).ids() == [newest.release_id], "nobody rolls back to what no gate has seen"
+
+
+@pytest.mark.parametrize("what", ["all of it", "its manifest", "a byte of its manifest"])
+def test_a_served_release_that_is_lost_or_damaged_blocks_no_publish(tmp_path, what):
+    publisher = Publisher(tmp_path, EmbeddedStore(tmp_path))
+    lost = publish(publisher, 1)
+    manifest = tmp_path / "releases" / lost.release_id / "manifest.json"
+    if what == "all of it":
+        shutil.rmtree(manifest.parent)
+    elif what == "its manifest":
+        manifest.unlink()
+    else:
+        manifest.write_text(manifest.read_text().replace('"num_users": 50', '"num_users": 51'))
+    with pytest.raises(ConflictError, match="older"):
+        publish(publisher, 0)
+    pointer = publish(publisher, 2)
+    assert (pointer.previous_id, pointer.sequence) == (lost.release_id, 2)
+    assert served(publisher, 9).record.advertisers.index.tolist() == advertisers_of(9, 2)
 
 
 def test_the_last_releases_are_kept_and_no_more(publisher):

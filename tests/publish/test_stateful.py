@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 
 import pytest
 from tests.publish.crashing import before_each_step, check_here
-from tests.publish.small_release import advertisers_of, make_parts
+from tests.publish.small_release import AS_OF_US, DAY_US, advertisers_of, make_parts
 
-from forecart.errors import ForecartError
+from forecart.errors import NotFoundError
 from forecart.publish import publisher as publisher_module
 from forecart.publish.embedded import EmbeddedStore
 from forecart.publish.lookup import look_up
 from forecart.publish.publisher import Publisher
+from forecart.publish.release import read_manifest
 from forecart.publish.releases import Releases
 
 NUM_USERS = 12
@@ -29,6 +30,7 @@ class Model:
     """What must be true: the served generations, the latest last, and who is suppressed."""
 
     served: list[int] = field(default_factory=list)
+    is_back: bool = False  # the last move was a rollback
     suppressed: set[str] = field(default_factory=set)
     newest: int = -1
 
@@ -100,6 +102,16 @@ def settle(system, model, generation):
     assert len(now) == 1 and now[0] in ({generation, model.served[-1]} if model.served else {generation})
     if not model.served or model.served[-1] != now[0]:
         model.served.append(now[0])
+        model.is_back = False
+
+
+def find_before(system, model):
+    """The generation to go back to: the one served before, or the next older after going back."""
+    if not model.is_back:
+        return model.served[-2] if len(model.served) > 1 else None
+    moments = [read_manifest(path).as_of_us for path in (system.root / "releases").iterdir()]
+    older = [(moment - AS_OF_US) // DAY_US for moment in moments]
+    return max((one for one in older if one < model.served[-1]), default=None)
 
 
 def take_step(system, model, generator):
@@ -110,13 +122,16 @@ def take_step(system, model, generator):
         model.newest += 1
         system.publish(model.newest)
         model.served.append(model.newest)
+        model.is_back = False
     elif kind == "roll back":
+        before = find_before(system, model)
         try:
             system.publisher.roll_back()
-            model.served.append(model.served[-2])
+            model.served.append(before)
+            model.is_back = True
             model.newest = max(model.served)
-        except ForecartError:
-            assert len(model.served) < 2
+        except NotFoundError:
+            assert before is None
     elif kind == "opt out":
         user = f"user-{generator.randrange(NUM_USERS - 4)}"
         system.store.suppress(user, "opt_out")

@@ -1,6 +1,7 @@
 """The suppression list: durable, seen by every process, and without an id in it."""
 
 import multiprocessing
+import threading
 
 import pytest
 
@@ -41,6 +42,37 @@ def test_a_list_that_is_lost_frees_nobody_while_the_process_lives(tmp_path):
     assert "ada" in reader
     (tmp_path / "list").unlink()
     assert "ada" in reader
+
+
+class SlowSet(set):
+    """A set that stops in the middle of taking in what was read."""
+
+    def __init__(self):
+        super().__init__()
+        self.is_updating, self.may_go_on = threading.Event(), threading.Event()
+
+    def update(self, *others):
+        self.is_updating.set()
+        self.may_go_on.wait(10)
+        super().update(*others)
+
+
+def test_who_asks_while_another_thread_reads_the_list_gets_what_is_on_it(tmp_path):
+    reader = SuppressionList(tmp_path / "list")
+    reader.add("ada", "opt_out")
+    reader._keys = keys = SlowSet()
+    first = threading.Thread(target=lambda: "bob" in reader)
+    first.start()
+    assert keys.is_updating.wait(10)
+    found = []
+    second = threading.Thread(target=lambda: found.append("ada" in reader))
+    second.start()
+    second.join(0.3)
+    assert found in ([], [True]), "it waits, or knows; it does not answer that nobody is suppressed"
+    keys.may_go_on.set()
+    first.join()
+    second.join()
+    assert found == [True]
 
 
 def add_many(path, name):

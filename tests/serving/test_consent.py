@@ -66,6 +66,8 @@ ALONE = [
     ("gpp_sections", {"usva": {"SaleOptOut": 2}, "usca": {"SaleOptOut": 1}}, D),
     ("gpp_sections", {"tcfeuv2": [1, 3, 4]}, A),
     ("gpp_sections", {"tcfeuv2": [1, 2]}, D),
+    ("gpp_sections", {"tcfcav1": [1, 3, 4]}, A),
+    ("gpp_sections", {"tcfcav1": [1, 2]}, D),
     ("gpp_sections", {"tcfeuv2": "CPXx"}, U),
     ("gpp_sections", {"tcfeuv2": [1, 3, 4], "usnat": {"SaleOptOut": 1}}, D),
     ("gpp_sections", {"tcfeuv2": [1, 3, 4], "usnat": {"Version": 1}}, U),
@@ -123,6 +125,16 @@ PURPOSES = [
     ("tc_string", YES, A),
     ("gpp_sections", {"tcfeuv2": [1, 3, 4]}, A),
 ]
+
+
+def test_only_purposes_of_the_eu_stand_for_the_eu():
+    """Canada's section of the GPP says nothing where the GDPR holds: IAB, GPP section ids 2 and 5."""
+    of_canada, of_the_eu = {"tcfcav1": [1, 3, 4]}, {"tcfeuv2": [1, 3, 4]}
+    assert judge({"gdpr": 1, "gpp_sections": of_canada}) == U
+    assert judge({"gdpr": 1, "gpp_sections": of_canada | of_the_eu}) == A
+    assert judge({"gdpr": 1, "gpp_sections": of_canada, "tcf_purposes": [1, 3, 4]}) == A
+    assert judge({"gdpr": 1, "gpp_sections": {"tcfcav1": [1, 2]}}) == D
+    assert judge({"gdpr": 0, "gpp_sections": of_canada}) == A
 
 
 def together(words):

@@ -69,11 +69,13 @@ def test_each_publish_moves_on_and_keeps_the_one_before(follower, publisher):
     assert follower.problem is None
 
 
-def test_a_rollback_serves_the_one_before_again(follower, publisher):
+def test_a_rollback_serves_the_one_before_again_and_nothing_of_what_it_withdrew(follower, publisher):
     first, second = publish(publisher, 0), publish(publisher, 1)
-    follower.follow()
+    assert ids(follower.follow()) == [second, first]
     publisher.roll_back()
-    assert ids(follower.follow()) == [first, second]
+    assert ids(follower.follow()) == [first, None]
+    third = publish(publisher, 2)
+    assert ids(follower.follow()) == [third, first]
 
 
 def test_nothing_is_opened_again_while_the_pointer_stays(follower, publisher, told):
@@ -153,7 +155,31 @@ def test_who_begins_while_the_store_is_down_opens_the_latest_unconfirmed(followe
     assert ids(served) == [second, None] and served.pointer is None
     store.is_down = False
     served = follower.follow()
-    assert ids(served) == [first, second] and served.pointer is not None
+    assert ids(served) == [first, None] and served.pointer is not None
+
+
+def test_no_error_of_the_disk_ends_the_thread_while_the_store_is_down(
+    tmp_path, publisher, store, monkeypatch
+):
+    """As on a file system that became read-only: what cannot be opened is passed over and tried again."""
+
+    def refuse(release_id):
+        raise PermissionError("read-only file system")
+
+    first, second = publish(publisher, 0), publish(publisher, 1)
+    store.is_down = True
+    releases = Releases(tmp_path)
+    follower = ReleaseFollower(store, releases, poll_s=0.01)
+    whole = releases.open
+    monkeypatch.setattr(releases, "open", refuse)
+    follower.start()
+    try:
+        wait_until(lambda: follower.problem is not None)
+        assert ids(follower.served) == [None, None]
+        monkeypatch.setattr(releases, "open", lambda one: refuse(one) if one == second else whole(one))
+        wait_until(lambda: ids(follower.served) == [first, None])
+    finally:
+        follower.stop()
 
 
 def test_a_release_that_is_gone_from_the_disk_is_still_served(follower, publisher, tmp_path):

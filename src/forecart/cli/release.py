@@ -19,6 +19,7 @@ from forecart.cli.terminal import (
     to_printable,
     told,
 )
+from forecart.errors import ConfigError
 from forecart.observe import Reporter
 from forecart.publish.pointer import Pointer
 from forecart.publish.publisher import KEEP, Publisher
@@ -35,7 +36,7 @@ DEFAULT_ROOT: Final = Path("releases")
 INVENTORY: Final = "inventory"
 """Below the folder of releases: the ads that are served with them."""
 TTL_DAYS: Final = 14.0
-"""Longer than a daily run carries a list (`candidates.max_carry_days`)."""
+"""Longer than a daily run carries a list, which `require_ttl_beyond` checks."""
 _DAY_S: Final = 86_400
 _US: Final = 1_000_000
 # A publisher has time: it waits where a reader would answer from its fallback.
@@ -102,6 +103,19 @@ def publish_run(  # noqa: PLR0913  (the options of the command)
         )
 
 
+def require_ttl_beyond(max_carry_days: int) -> None:
+    """Checks that a list is served longer than a daily run carries it.
+
+    Raises:
+        ConfigError: it would expire before it is made anew.
+    """
+    if max_carry_days >= TTL_DAYS:
+        raise ConfigError(
+            f"a list is served for {TTL_DAYS:g} days and must be carried for fewer to be published, "
+            f"candidates.max_carry_days = {max_carry_days} arrived"
+        )
+
+
 @app.command(epilog=examples("forecart release rollback", "forecart release rollback ID"))
 def rollback(
     release_id: Annotated[
@@ -111,7 +125,11 @@ def rollback(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Serve the release before, or one that is named. Prints the id."""
+    """Serve the release before, or one that is named. Prints the id.
+
+    What is gone back from is withdrawn: nobody is answered from it any more. Once more without an ID goes
+    further back, to the release with the next older history, and never forward.
+    """
     with opened_store(releases, store) as opened:
         pointer = Publisher(releases, opened).roll_back(release_id)
     _print_pointer(pointer, as_json=as_json)

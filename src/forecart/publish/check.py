@@ -11,9 +11,9 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Final
 
-from forecart.errors import ArtifactError, ForecartError, GateError
+from forecart.errors import ArtifactError, ForecartError, GateError, NotFoundError
 from forecart.publish.gate import GateSettings, check_release
-from forecart.publish.release import read_manifest
+from forecart.publish.release import Manifest, read_manifest
 from forecart.publish.releases import Releases
 
 _BROKEN: Final = 2
@@ -44,7 +44,7 @@ def main(root: Path, release_id: str, previous_id: str) -> int:
     try:
         check_release(
             releases.open(release_id),
-            read_manifest(releases.path(previous_id)) if previous_id else None,
+            read_previous(releases, previous_id),
             suppressed=frozenset(keys),
             settings=GateSettings.model_validate_json(first),
         )
@@ -52,6 +52,14 @@ def main(root: Path, release_id: str, previous_id: str) -> int:
         sys.stderr.write(f"{error}\n")
         return _BROKEN
     return 0
+
+
+def read_previous(releases: Releases, release_id: str | None) -> Manifest | None:
+    """Returns what a new release is held against: None before the first, and where it is lost or damaged."""
+    try:
+        return read_manifest(releases.path(release_id)) if release_id else None
+    except (ArtifactError, NotFoundError):
+        return None
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from forecart.publish.suppression import suppression_key
 
 _TOP: Final = 10
 _FEW_USERS: Final = 20
+_SAMPLE_USERS: Final = 100_000
+"""About so many users' lists are compared: memory must not grow with the population."""
 
 
 class GateSettings(BaseModel):
@@ -31,7 +33,8 @@ class GateSettings(BaseModel):
     max_recall_drop: float = Field(default=0.1, ge=0, le=1)
     """Every recall that both releases have measured may fall by less than this, relatively."""
     max_same_list_share: float = Field(default=0.9, ge=0, le=1)
-    """At most so many users may share one list; of fewer than 20 users all may."""
+    """At most so many of the users with a list of a level may share one; of fewer than 20 all may. Of a large
+    population about 100,000 are looked at, always the same ones."""
 
 
 def check_release(
@@ -52,22 +55,33 @@ def check_release(
     """
     _check_size(release.manifest, previous, settings)
     _check_recall(release.manifest, previous, settings)
-    lists: Counter[bytes] = Counter()
-    num_empty = 0
+    lists: dict[str, Counter[bytes]] = {"advertisers": Counter(), "products": Counter()}
+    num_empty, stride = 0, -(-release.manifest.num_users // _SAMPLE_USERS)
     for ids, records in release.users.blocks():
         if suppressed and (found := [one for one in ids if suppression_key(one) in suppressed]):
             raise GateError(f"nobody who is suppressed may be in a release, {len(found)} or more are")
         _check_records(release, ids, records)
-        for index in (records["advertiser_index"], records["item_index"]):
-            lists.update(row.tobytes() for row in index[:, :_TOP] if row.size)
+        # The name of a user is a hash of the id: what it leaves over draws the same users every day.
+        _count_lists(records[records["user"] % stride == 0], lists)
         num_empty += int(np.count_nonzero((records["num_advertisers"] + records["num_items"]) == 0))
     num_users = release.manifest.num_users
     if num_empty == num_users:
         raise GateError("a release must hold candidates, every list of this one is empty")
-    _, most = lists.most_common(1)[0]
+    for level, counter in lists.items():
+        _check_personal(level, counter, settings)
+
+
+def _count_lists(records: npt.NDArray[Any], lists: dict[str, Counter[bytes]]) -> None:
+    for level, kind in (("advertisers", "advertiser"), ("products", "item")):
+        index = records[f"{kind}_index"][records[f"num_{kind}s"] > 0, :_TOP]
+        lists[level].update(row.tobytes() for row in index)
+
+
+def _check_personal(level: str, lists: Counter[bytes], settings: GateSettings) -> None:
+    num_users, most = lists.total(), max(lists.values(), default=0)
     if num_users >= _FEW_USERS and most > settings.max_same_list_share * num_users:
         raise GateError(
-            f"lists must be personal: at most {settings.max_same_list_share:.0%} of users may share one, "
+            f"{level} must be personal: at most {settings.max_same_list_share:.0%} may share one list, "
             f"{most} of {num_users} do"
         )
 

@@ -1,7 +1,8 @@
 """Which release is served: a pointer that moves as a whole, one step at a time.
 
-A pointer names the release, the one before it, and the number of the move that set it. Moving it needs the
-pointer that was there: who comes second is refused, and no move is lost.
+A pointer names the release, the one that was served before, and the number of the move that set it. Moving it
+needs the pointer that was there: who comes second is refused, and no move is lost. After a move back the one
+before is the one that was withdrawn: it is noted, and stands in for nothing.
 """
 
 import json
@@ -22,7 +23,7 @@ class Pointer:
         release_id: of the release.
         previous_id: of the one that was served before; None for the first.
         sequence: number of the move, from 1, one more each time.
-        move: whether it went forward or back.
+        move: whether a release was published or gone back to.
         moved_at: when, ISO 8601 in UTC.
     """
 
@@ -42,6 +43,11 @@ class Pointer:
             move=move,
             moved_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
+
+    @property
+    def stand_in_id(self) -> str | None:
+        """The release that answers whom the served one does not know; never one that was withdrawn."""
+        return None if self.move == "rollback" else self.previous_id
 
     def to_json(self) -> str:
         """Returns it as one line."""

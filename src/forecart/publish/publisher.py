@@ -15,8 +15,8 @@ from forecart.errors import ArtifactError, ConflictError, GateError, NotFoundErr
 from forecart.publish.check import check_in_fresh_process
 from forecart.publish.gate import GateSettings
 from forecart.publish.pointer import Pointer
-from forecart.publish.release import ReleaseParts, build_release, read_manifest
-from forecart.publish.releases import Releases
+from forecart.publish.release import ReleaseParts, build_release
+from forecart.publish.releases import Releases, moment_of
 from forecart.publish.store import Report, Store
 
 KEEP: Final = 3
@@ -53,10 +53,11 @@ class Publisher:
         """
         with self._alone():
             current, suppressed = self.store.pointer(), self.store.suppressed_keys()
-            release_id = self._build(parts(suppressed))
+            made = parts(suppressed)
+            self._refuse_older(current, made.release_id)
+            release_id = self._build(made)
             if current is not None and current.release_id == release_id:
                 return current
-            self._refuse_older(current, release_id)
             self._check(current, release_id, suppressed)
             self.store.load(self._releases.open(release_id), report=self.report)
             moved = Pointer.after(current, release_id, move="publish")
@@ -67,18 +68,27 @@ class Publisher:
     def roll_back(self, release_id: str | None = None) -> Pointer:
         """Serves the release before, or one that is named, and returns the pointer.
 
+        The one before is the one that was served until the last publish. After a rollback that one is the
+        withdrawn one: then it is the latest on the disk with a history older than that of what is served.
+
         Raises:
             NotFoundError: there is nothing to roll back to.
             ArtifactError: that release is damaged.
-            ConflictError: another publisher is at work or was faster.
+            GateError: no gate has passed it, nor does now.
+            ConflictError: it is served already, or another publisher is at work or was faster.
             StoreError: the store does not answer.
         """
         with self._alone():
             current = self.store.pointer()
-            goal = release_id or (None if current is None else current.previous_id)
+            goal = release_id or (None if current is None else self._find_before(current))
             if current is None or goal is None:
                 raise NotFoundError(f"{self.root} has no release before the one that is served")
-            self.store.load(self._releases.open(goal), report=self.report)
+            if goal == current.release_id:
+                raise ConflictError(f"a rollback goes to another release, {goal} is served already")
+            release = self._releases.open(goal)
+            if not self._releases.has_passed(goal):  # a publisher was killed before it looked
+                check_in_fresh_process(self.root, goal, None, suppressed=frozenset(), settings=self.gate)
+            self.store.load(release, report=self.report)
             moved = Pointer.after(current, goal, move="rollback")
             self.store.move(moved, expected=current)
             return moved
@@ -86,6 +96,13 @@ class Publisher:
     @property
     def _releases(self) -> Releases:
         return Releases(self.root)
+
+    def _find_before(self, current: Pointer) -> str | None:
+        if current.move == "publish":
+            return current.previous_id
+        served = moment_of(current.release_id)
+        older = [one for one in self._releases.ids() if moment_of(one) < served]
+        return older[-1] if older else None
 
     def _build(self, parts: ReleaseParts) -> str:
         release_id = parts.release_id
@@ -111,12 +128,11 @@ class Publisher:
             if current is None or release_id != current.previous_id:
                 self._releases.remove(release_id)
             raise
+        self._releases.note_passed(release_id)
 
     def _refuse_older(self, current: Pointer | None, release_id: str) -> None:
-        if current is None:
-            return
-        served = read_manifest(self._releases.path(current.release_id))
-        if read_manifest(self._releases.path(release_id)).as_of_us < served.as_of_us:
+        # By the ids: the release that is served may be lost, and that must not keep the next one away.
+        if current is not None and moment_of(release_id) < moment_of(current.release_id):
             raise ConflictError(
                 f"what is published must not be older than what is served ({current.release_id}), "
                 f"{release_id} is: roll back to it instead"

@@ -7,6 +7,7 @@ everywhere on the machine, after a restart and after a rollback.
 
 import hashlib
 import os
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
@@ -29,6 +30,7 @@ class SuppressionList:
         self.path = path
         self._keys: set[str] = set()
         self._read_bytes = 0
+        self._lock = threading.Lock()
 
     def add(self, user_id: str, reason: Reason) -> str:
         """Puts a user on the list for good, durably, and returns the key.
@@ -66,13 +68,17 @@ class SuppressionList:
             size = os.stat(self.path).st_size  # noqa: PTH116
         except FileNotFoundError:
             return
-        if size == self._read_bytes:
-            return
+        # Without the lock: what the number of bytes says was read is among the keys already.
+        if size != self._read_bytes:
+            with self._lock:
+                self._take_in(size)
+
+    def _take_in(self, size: int) -> None:
         with self.path.open("rb") as handle:
             handle.seek(min(self._read_bytes, size))
             added = handle.read()
         whole, _, _ = added.rpartition(b"\n")
-        self._read_bytes = min(self._read_bytes, size) + len(whole) + (1 if b"\n" in added else 0)
         # Who was on the list once stays there while this process lives, whatever becomes of the file.
         words = (line.split() for line in whole.decode("ascii", errors="replace").splitlines())
         self._keys.update(line[0] for line in words if line and len(line[0]) == _KEY_CHARACTERS)
+        self._read_bytes = min(self._read_bytes, size) + len(whole) + (1 if b"\n" in added else 0)

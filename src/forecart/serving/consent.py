@@ -10,6 +10,7 @@ allowed. Nothing that allows is unreadable too, so a request that says nothing g
 | `tc_string` | as its purposes | as its purposes | | unreadable |
 | `gpp_sections` {"usnat": {...}} | opt-outs 0 or 2 | an opt-out is 1, `Gpc`, a consent is 1 | | unreadable |
 | `gpp_sections` {"tcfeuv2": [1, 3, 4]} | as purposes | as purposes | | unreadable |
+| `gpp_sections` {"tcfcav1": [1, 3, 4]} | as purposes | as purposes | | unreadable |
 | `gpp` (a raw string) | | | | unreadable unless sections come with it |
 | `us_privacy` "1YNN" | third is N or - | third is Y | | unreadable |
 | `opt_out` | 0, false | 1, true | | unreadable |
@@ -17,7 +18,8 @@ allowed. Nothing that allows is unreadable too, so a request that says nothing g
 | any other name | | | | unreadable |
 
 Purposes: 1 store or read on the device, 3 make a profile for advertising, 4 use it to choose advertising.
-With `gdpr` 1 and no purposes the verdict is unreadable. null is the same as a signal that is not there.
+With `gdpr` 1 and no purposes the verdict is unreadable; Canada's (`tcfcav1`) are none of the EU's.
+null is the same as a signal that is not there.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -30,7 +32,8 @@ _Judged = Verdict | None
 NEEDED_PURPOSES: Final = frozenset({1, 3, 4})
 _MAX_PURPOSE: Final = 24
 _US_SECTION: Final = "us"
-_TCF_SECTIONS: Final = ("tcfeuv2", "tcfcav1")
+_EU_SECTION: Final = "tcfeuv2"
+_TCF_SECTIONS: Final = (_EU_SECTION, "tcfcav1")
 _US_OPT_OUT: Final[dict[int, _Judged]] = {0: "allowed", 1: "denied", 2: "allowed"}
 _US_CONSENTS: Final = ("PersonalDataConsents", "KnownChildSensitiveDataConsents")
 _US_PRIVACY_LENGTH: Final = 4
@@ -40,7 +43,7 @@ def judge(signals: Mapping[str, Any] | None) -> Verdict:
     """Returns whether a request with these signals may be answered personally; see the module."""
     given = {name: value for name, value in (signals or {}).items() if value is not None}
     verdicts = {_judge_one(name, value, given) for name, value in given.items()}
-    if given.get("gdpr") == 1 and not _has_purposes(given):
+    if given.get("gdpr") == 1 and not _has_eu_purposes(given):
         verdicts.add("unreadable")
     return _worst(verdicts)
 
@@ -123,9 +126,9 @@ def _judge_us_privacy(value: Any) -> _Judged:
     return "denied" if value[2] in "Yy" else "allowed"
 
 
-def _has_purposes(given: Mapping[str, Any]) -> bool:
+def _has_eu_purposes(given: Mapping[str, Any]) -> bool:
     sections = given.get("gpp_sections")
-    in_sections = isinstance(sections, dict) and any(name in sections for name in _TCF_SECTIONS)
+    in_sections = isinstance(sections, dict) and _EU_SECTION in sections
     return "tcf_purposes" in given or "tc_string" in given or in_sections
 
 

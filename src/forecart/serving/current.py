@@ -1,4 +1,4 @@
-"""Which releases are open: the one that the store's pointer names, and the one before it.
+"""Which releases are open: the one that the store's pointer names, and the one before it unless withdrawn.
 
 A thread looks at the pointer every `poll_s`, opens what is new beside what is served, and swaps one
 reference. Whoever answers a request takes that reference once and keeps it to the end, so that no answer
@@ -82,7 +82,7 @@ class Served:
 
     Attributes:
         current: the release that the pointer names; None before the first, and where it is damaged.
-        previous: the one before it, where it is still there.
+        previous: the one before it, where it is still there; None after a rollback, which withdrew it.
         pointer: what the store said; None while it has not answered since this process began, and then
             `current` is the latest release on the disk, whose records nobody may be shown.
     """
@@ -142,15 +142,19 @@ class ReleaseFollower:
         with self._lock:
             served = self.served
             try:
-                served = self._look()
-            except StoreError as error:
-                self._note(str(error))
-                served = self._open_latest()
+                served = self._look_or_open_latest()
             except Exception as error:  # a follower that ended would serve today's release for ever
                 self._note(f"{type(error).__name__}: {error}")
             self._prepare(served)
             self.served = served
             return served
+
+    def _look_or_open_latest(self) -> Served:
+        try:
+            return self._look()
+        except StoreError as error:
+            self._note(str(error))
+            return self._open_latest()
 
     def _look(self) -> Served:
         pointer = self._store.pointer()
@@ -163,7 +167,7 @@ class ReleaseFollower:
             if time.monotonic() < self._retry_at:
                 return self.served
         self._retry_at = time.monotonic() + _RETRY_S
-        previous = self._try_to_open(pointer.previous_id)
+        previous = self._try_to_open(pointer.stand_in_id)
         current = self._try_to_open(pointer.release_id)
         if current is not None:
             self._note(None)
@@ -194,7 +198,7 @@ class ReleaseFollower:
         for release_id in reversed(self._releases.ids()):
             try:
                 return Served(OpenRelease(self._releases.open(release_id)))
-            except ForecartError:
+            except (ForecartError, OSError):
                 continue
         return self.served
 

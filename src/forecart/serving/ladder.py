@@ -1,7 +1,7 @@
 """From what is a request answered? The user's record where there may be one, else lists for everybody.
 
     the user's record in the release that is served
-    the user's record in the release before it
+    the user's record in the release before it, unless a rollback withdrew that one
     what is popular in the country of the request
     what is popular everywhere
     nothing
