@@ -43,7 +43,7 @@ from forecart.run_plan import RunPlan
 from forecart.sequences.batches import BatchBuilder
 from forecart.sequences.build import Sequences, build_sequences
 from forecart.sequences.pair_log import PairLog
-from forecart.sequences.split import ID_COLUMN, PLURAL, SECTION, Level
+from forecart.sequences.split import DAY_US, ID_COLUMN, PLURAL, SECTION, Level
 from forecart.sequences.successors import SuccessorTerm
 from forecart.training.checkpoint import remove_checkpoints
 from forecart.training.curves import CurveWriter
@@ -368,6 +368,7 @@ class Workflow:
             id_column=ID_COLUMN[level],
             block_users=self.config.candidates.block_users,
             user_country=self.data.user_country,
+            label_window_us=self.config.labels.window_days * DAY_US,
         )
 
     def _eligible_at(self, level: Level, as_of_us: int) -> npt.NDArray[np.bool_]:

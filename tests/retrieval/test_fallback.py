@@ -10,7 +10,7 @@ from tests.sequences.event_logs import CONVERSION_CODES, DAY
 
 from forecart.columns import EVENT_TYPE_CODES
 from forecart.publish.releases import Releases
-from forecart.retrieval.fallback import MIN_USERS, list_popular, make_fallback_table
+from forecart.retrieval.fallback import MIN_USERS, find_people, list_popular, make_fallback_table
 from forecart.sequences.countries import encode_countries
 from forecart.sequences.histories import Histories
 from forecart.sequences.pair_log import PairLog
@@ -49,50 +49,73 @@ def make_log(rows, num_users):
         arrived_us=np.array([int(row[4] * DAY) for row in rows], np.int64),
         price=np.full(len(rows), np.nan, np.float32),
     )
-    return PairLog.build(
+    log = PairLog.build(
         histories, level="advertiser", num_candidates=NUM_CANDIDATES, conversion_codes=CONVERSION_CODES
     )
+    return log, histories
 
 
-def rank_plainly(rows, users, eligible, *, only_known, top_k):
+def rank_plainly(rows, users, eligible, *, only_known, top_k, days):
+    """The share of users with any event before the cut whose latest conversion is at most `days` old."""
+    present = {user for user, _, _, _, arrived in rows if arrived < CUT and user in users}
     last = {}
     for user, kind, candidate, day, arrived in rows:
         if kind == "checkout" and arrived < CUT and user in users:
             last[user, candidate] = max(last.get((user, candidate), 0), day)
-    num_users = len({user for user, _ in last})
-    if only_known and num_users < MIN_USERS:
-        return None
     known = {candidate for _, candidate in last}
+    if only_known and len(present) < MIN_USERS:
+        return None
     shares = {}
     for one in sorted(eligible & known if only_known else eligible):
-        days = [day for (_, candidate), day in last.items() if candidate == one]
-        week = sum(CUT - day < 7 for day in days)
-        shares[one] = (week + 0.5 + 0.001 * (len(days) + 0.5)) / (num_users + 1)
+        found = [day for (_, candidate), day in last.items() if candidate == one]
+        recent = sum(CUT - day < days for day in found)
+        shares[one] = (recent + 0.5 + 0.001 * (len(found) + 0.5)) / (len(present) + 1)
     return sorted(shares.items(), key=lambda pair: (-pair[1], pair[0]))[:top_k]
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("top_k", [3, 100])
-def test_lists_are_the_counts_of_each_country_and_of_everyone(seed, top_k):
+@pytest.mark.parametrize(("top_k", "days"), [(3, 7), (100, 7), (100, 2)])
+def test_lists_are_the_counts_of_each_country_and_of_everyone(seed, top_k, days):
     rows, countries = make_world(seed)
     eligible = {2, 3, 4, 5, 6, 8, 11}
+    log, histories = make_log(rows, len(countries))
+    people = find_people(histories, encode_countries(pl.Series(countries)), CUT * DAY)
+    is_eligible = np.isin(np.arange(NUM_CANDIDATES), [0, 1, *eligible])
     found = list_popular(
-        make_log(rows, len(countries)),
-        CUT * DAY,
-        user_country=encode_countries(pl.Series(countries)),
-        is_eligible=np.isin(np.arange(NUM_CANDIDATES), [0, 1, *eligible]),
-        top_k=top_k,
+        log, CUT * DAY, people=people, is_eligible=is_eligible, top_k=top_k, window_us=days * DAY
     )
-    wanted = {"*": rank_plainly(rows, set(range(len(countries))), eligible, only_known=False, top_k=top_k)}
+    everyone = set(range(len(countries)))
+    wanted = {"*": rank_plainly(rows, everyone, eligible, only_known=False, top_k=top_k, days=days)}
     for country in ("DE", "FR", "MT"):
         users = {user for user, one in enumerate(countries) if one == country}
-        if (ranked := rank_plainly(rows, users, eligible, only_known=True, top_k=top_k)) is not None:
+        ranked = rank_plainly(rows, users, eligible, only_known=True, top_k=top_k, days=days)
+        if ranked is not None:
             wanted[country] = ranked
     assert list(found) == list(wanted) and {"*", "DE"} <= set(found) and "MT" not in found
     for country, ranked in wanted.items():
         index, score = found[country]
         assert index.tolist() == [one for one, _ in ranked]
         assert score == pytest.approx([share for _, share in ranked], rel=1e-5)
+
+
+def test_popularity_is_a_probability_of_everyone_and_not_of_converters():
+    """50 of 1,000 users converted within the window: whoever comes converts with .05, as calibrations say."""
+    rows = [(user, "view", 3, 40, 40) for user in range(2, 1002)]
+    rows += [(user, "checkout", 2, 97, 97) for user in range(2, 52)]
+    rows += [(user, "checkout", 2, 90, 90) for user in range(52, 102)]
+    log, histories = make_log(rows, 1002)
+    germany = encode_countries(pl.Series([None, None, *["DE"] * 500, *["FR"] * 500]))
+    found = list_popular(
+        log,
+        CUT * DAY,
+        people=find_people(histories, germany, CUT * DAY),
+        is_eligible=np.ones(NUM_CANDIDATES, bool),
+        top_k=1,
+        window_us=7 * DAY,
+    )
+    shares = {country: (index.tolist(), float(score[0])) for country, (index, score) in found.items()}
+    assert shares["*"] == ([2], pytest.approx(0.05, abs=1e-3))
+    assert shares["DE"] == ([2], pytest.approx(0.1, abs=2e-3)) and "FR" not in shares
 
 
 def test_the_table_has_a_row_for_each_place():

@@ -27,13 +27,13 @@ from forecart.retrieval.candidate_files import (
 )
 from forecart.retrieval.carry import CarriedPart, Carry
 from forecart.retrieval.exact import score_exact, search_exact
-from forecart.retrieval.fallback import list_popular, make_fallback_table
+from forecart.retrieval.fallback import find_people, list_popular, make_fallback_table
 from forecart.retrieval.scorer import ModelScorer
 from forecart.retrieval.top_k import TopK
 from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 
 BLOCKS_PER_PART: Final = 32
-CANDIDATES_FORMAT: Final = 3
+CANDIDATES_FORMAT: Final = 4
 """Goes into the key of the stage: raised when its files change."""
 
 
@@ -51,6 +51,7 @@ class CandidateTask:
         id_column: `advertiser_id` or `item_id`.
         block_users: users scored at once.
         user_country: [U], see `sequences/countries.py`.
+        label_window_us: length of the label window, microseconds.
     """
 
     scorer: ModelScorer
@@ -62,6 +63,7 @@ class CandidateTask:
     id_column: str
     block_users: int
     user_country: npt.NDArray[np.uint16]
+    label_window_us: int
 
     @property
     def users_per_part(self) -> int:
@@ -139,10 +141,12 @@ def _write_candidates_themselves(task: CandidateTask, folder: Path) -> None:
     prior_N = np.where(task.is_eligible, embedded.prior_N.cpu().numpy(), np.float32(-np.inf))
     prior_N[:FIRST_INDEX] = -np.inf
     artifacts.write_npy(folder / PRIOR, prior_N)
+    builder = task.scorer.builder
     lists = list_popular(
-        task.scorer.builder.log,
+        builder.log,
         task.as_of_us,
-        user_country=task.user_country,
+        people=find_people(builder.histories, task.user_country, task.as_of_us),
+        window_us=task.label_window_us,
         is_eligible=task.is_eligible,
         top_k=task.top_k,
     )

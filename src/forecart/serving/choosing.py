@@ -25,7 +25,7 @@ from forecart.publish.release import Release
 from forecart.serving.ladder import LEVELS, OWN, RETRIEVED, Level, Reading, Reason, Rung, list_rungs
 from forecart.serving.retrieving import retrieve_products
 
-# Popularity is a share of users who converted: already a probability.
+# Popularity is the share of all users who convert in a label window: already such a probability.
 FALLBACK_CALIBRATIONS: Final = dict.fromkeys(
     ("fallback_country", "fallback_global"), Calibration((0.0, 1.0), (0.0, 1.0))
 )
