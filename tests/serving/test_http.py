@@ -4,10 +4,13 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import threading
 import time
+from pathlib import Path
+from typing import get_args
 
 import polars as pl
 import pytest
@@ -17,6 +20,7 @@ from tests.serving.server_process import ALLOWED, ids_of, serving, wait_until
 from forecart.publish.embedded import EmbeddedStore
 from forecart.publish.publisher import Publisher
 from forecart.publish.run_parts import read_run
+from forecart.serving.ladder import Reason, Source
 
 TOKENS = {"all-of-it": ["suppress", "reload"], "only-reload": ["reload"]}
 SETTINGS = "max_batch = 3\n[tokens]\n" + "".join(
@@ -242,6 +246,19 @@ def test_health_readiness_and_the_description(server):
     fields = document["components"]["schemas"]["AdvertiserAsk"]["properties"]
     assert {"user_id", "consent", "country", "limit"} <= set(fields)
     assert document["paths"]["/admin/suppress"]["post"]["security"] == [{"token": []}]
+
+
+def test_the_reference_names_every_path_field_and_reason(server):
+    text = (Path(__file__).parents[2] / "docs" / "http.md").read_text(encoding="utf-8")
+    document = server.client.get("/openapi.json").json()
+    sections = set(re.findall(r"^##+ (/\S+)$", text, re.MULTILINE))
+    assert sections == set(document["paths"])
+    schemas = document["components"]["schemas"].values()
+    fields = {name for schema in schemas for name in schema["properties"]}
+    fields -= {"bid", "error", "price", "status", "impid", "adid", "crid", "seatbid"}  # in examples
+    assert {
+        name for name in (*fields, *get_args(Reason), *get_args(Source)) if f"`{name}`" not in text
+    } == set()
 
 
 def read_metrics(server):
