@@ -152,7 +152,10 @@ class Readiness(Struct):
 
     release: str | None
     problem: Annotated[str | None, Meta(description="why what the store names is not served")]
-    store: Annotated[str, Meta(description="state of its breaker: closed, open or half_open")]
+    breaker: Annotated[
+        str,
+        Meta(description="of the store: closed where it answers, open where it does not, half_open between"),
+    ]
 
 
 class Problem(Struct):

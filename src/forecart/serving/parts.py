@@ -102,7 +102,7 @@ def build_parts(launch: Launch) -> Parts:
         Releases(launch.releases),
         poll_s=settings.poll_s,
         prepare=lambda served: _follow_stock(stock, served, log),
-        tell=lambda what, which: log.info(what, which=which),
+        tell=lambda what, which: _tell(log, what, which),
     )
     breaker = Breaker(max_failures=settings.breaker_failures, reset_s=settings.breaker_reset_s)
     clock = read_clock if launch.clock == "now" else AsOfClock(lambda: follower.served)
@@ -135,6 +135,14 @@ def build_parts(launch: Launch) -> Parts:
 def _make_chooser(settings: ServingSettings) -> AdChooser:
     own = {} if settings.calibrations is None else read_calibrations(settings.calibrations)
     return AdChooser(rank_by_release(own), settings.blend_rules)
+
+
+def _tell(log: Any, what: str, which: str) -> None:
+    """Logs what happened to a release: one that is refused is a warning."""
+    if what == "release_refused":
+        log.warning(what, reason=which)
+    else:
+        log.info(what, which=which)
 
 
 def _follow_stock(stock: Stock | None, served: Served, log: Any) -> None:
