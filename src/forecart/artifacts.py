@@ -5,6 +5,7 @@ reader sees the old file or the new one. A stage writes `manifest.json` last: a 
 `key` is the one asked for is complete, anything else is work to do again.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -53,6 +54,25 @@ def publish_built(built: Path, path: Path) -> None:
         built.replace(temporary)
 
     write_atomically(path, move)
+
+
+def append_lines(path: Path, lines: bytes) -> None:
+    """Adds whole lines to a file that only grows, durably; readers skip lines that are empty.
+
+    Raises:
+        OSError: the disk refused, or took a part only, whose last line is then cut.
+    """
+    # A newline first ends a line that a crash or a full disk may have cut.
+    block = b"\n" + lines
+    # One write to a file opened for appending: lines of several processes do not mix.
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        num_written = os.write(descriptor, block)
+        if num_written < len(block):
+            raise OSError(errno.ENOSPC, f"{num_written} of {len(block)} bytes could be written", str(path))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

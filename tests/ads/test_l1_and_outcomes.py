@@ -4,10 +4,12 @@ import math
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 from tests.ads.test_blending import ROOT, SNAPSHOT
+from tests.serving.server_process import wait_until
 
 from forecart.ads.expansion import CandidateAds
 from forecart.ads.l1 import CalibratedBid
@@ -15,6 +17,7 @@ from forecart.ads.outcomes import Outcome, OutcomeLog, read_outcomes
 from forecart.ads.request import AdRequest
 from forecart.errors import ArtifactError
 from forecart.metrics.calibration import Calibration
+from forecart.serving.outcome_writer import OutcomeWriter
 
 REQUEST = AdRequest(now_us=0)
 
@@ -82,6 +85,63 @@ def test_a_disk_that_refuses_costs_no_answer_and_no_more_memory_than_allowed(tmp
     assert read_outcomes(folder)["ad_id"].to_list() == [f"ad{number}" for number in range(5)]
 
 
+class CountingLog(OutcomeLog):
+    """Counts tries to write; `fault` is raised by each."""
+
+    def __init__(self, folder, fault):
+        super().__init__(folder, rows_per_file=1)
+        self.fault, self.tries_s = fault, []
+
+    def flush(self):
+        self.tries_s.append(self.now_s)
+        raise self.fault
+
+    def tick(self, rows, now_s):
+        self.now_s = now_s
+        self.add(rows, now_us=now_s * 1_000_000)
+
+
+@pytest.mark.parametrize("fault", [OSError("full"), ValueError("whatever")])
+def test_a_disk_that_refuses_is_asked_again_after_longer_and_longer(tmp_path, fault):
+    log = CountingLog(tmp_path, fault)
+    for now_s in range(200):
+        for _ in range(3):
+            log.tick([outcome(0)], now_s)
+    pauses = np.diff(log.tries_s).tolist()
+    assert log.tries_s[0] == 0 and pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert log.num_failures == len(log.tries_s) == 9 and log.num_dropped == 0
+
+
+def test_what_waits_is_written_where_nobody_asks_any_more(tmp_path):
+    now_us = 5_000_000
+    writer = OutcomeWriter(OutcomeLog(tmp_path, max_age_s=2), clock=lambda: now_us)
+    writer.start()
+    writer.add([outcome(0, at_us=now_us)], now_us=now_us)
+    time.sleep(1.5)
+    assert read_outcomes(tmp_path).is_empty()
+    now_us += 2_000_000
+    wait_until(lambda: read_outcomes(tmp_path).height == 1)
+    writer.stop()
+
+
+def test_no_mistake_ends_the_writing(tmp_path):
+    class Faulty(OutcomeLog):
+        def add(self, outcomes, *, now_us):
+            if not is_mended:
+                raise RuntimeError("a mistake")
+            super().add(outcomes, now_us=now_us)
+
+    is_mended = False
+    writer = OutcomeWriter(Faulty(tmp_path, rows_per_file=1))
+    writer.start()
+    writer.add([outcome(0)], now_us=0)
+    wait_until(lambda: writer.num_failures > 0)
+    is_mended = True
+    writer.add([outcome(1)], now_us=0)
+    wait_until(lambda: read_outcomes(tmp_path)["ad_id"].to_list() == ["ad1"])
+    writer.stop()
+
+
 def test_a_full_disk_keeps_the_rows_for_later(tmp_path):
     code = """
 import resource, signal, sys
@@ -98,7 +158,7 @@ try:
 except OSError:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(folder.iterdir()) == []
-    log.add([outcome(2)], now_us=0)
+    log.add([outcome(2)], now_us=10**9)
     print(read_outcomes(folder)["ad_id"].to_list(), log.num_dropped)
 """
     done = subprocess.run(

@@ -1,6 +1,7 @@
 """An adversarial day: random requests on random inventories against rules read one by one from plain rows."""
 
 import json
+import os
 import random
 from collections import Counter
 from dataclasses import replace
@@ -358,6 +359,27 @@ def test_two_releases_that_number_differently_each_have_their_inventory(release,
     assert other.ads is not None and other.ads is not first.ads
     world.stock.follow(Served(other, None, POINTER))
     assert first.ads is not None, "a request that is under way goes on with it"
+
+
+def test_a_line_that_was_cut_swallows_no_pause(release, tmp_path):
+    world = World(release, tmp_path / "ads", ROWS, rules=BlendRules())
+    first = world.service.candidates(ASK).ads[0].ad_id
+    (tmp_path / "ads" / "updates.jsonl").write_bytes(b'{"ad": "ad1", "set": {"bid_u')
+    # The line that was cut is told as one that breaks a rule.
+    assert world.stock.change([{"ad": first, "set": {"status": "paused"}}], world.served) == (1, 1)
+    assert first not in [ad.ad_id for ad in world.service.candidates(ASK).ads]
+
+
+def test_a_pause_that_the_disk_took_half_of_is_no_success(release, tmp_path, monkeypatch):
+    world = World(release, tmp_path / "ads", ROWS, rules=BlendRules())
+    first = world.service.candidates(ASK).ads[0].ad_id
+    write, update = os.write, [{"ad": first, "set": {"status": "paused"}}]
+    monkeypatch.setattr(os, "write", lambda descriptor, block: write(descriptor, block[: len(block) // 2]))
+    with pytest.raises(OSError, match="bytes could be written"):
+        world.stock.change(update, world.served)
+    monkeypatch.undo()
+    assert world.stock.change(update, world.served)[0] == 1
+    assert first not in [ad.ad_id for ad in world.service.candidates(ASK).ads]
 
 
 def unread_release(folder):

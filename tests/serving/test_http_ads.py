@@ -97,7 +97,10 @@ def test_a_change_holds_in_every_process_and_after_a_restart(server, folder):
     wrong = {"updates": [{"ad": "nobody", "set": {"status": "paused"}}, {"ad": first, "set": {"bid": 1}}]}
     reply = server.post("/admin/inventory/updates", wrong, headers=BEARER)
     assert reply.json() == {"applied": 0, "rejected": 2}
-    assert json.loads((folder / "ads" / "updates.jsonl").read_text().splitlines()[0]) == update["updates"][0]
+    assert (
+        json.loads((folder / "ads" / "updates.jsonl").read_text().strip().splitlines()[0])
+        == update["updates"][0]
+    )
     server.post(
         "/admin/inventory/updates", {"updates": [{"ad": first, "set": {"status": "active"}}]}, headers=BEARER
     )

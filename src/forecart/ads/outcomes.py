@@ -1,12 +1,12 @@
 """The outcome log: what was answered, as Parquet, for rankers and off-policy estimates to learn from.
 
 A row per ad and answer. Rows wait in memory until there are enough or they are old, and are then written as
-one file, whole or not at all. A process that is killed loses what waits, never more than the limit.
+one file, whole or not at all. Where that fails they wait on, and it is tried again after a pause that doubles
+with every failure. A process that is killed loses what waits, never more than the limit.
 """
 
 import secrets
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,8 @@ from forecart.errors import ArtifactError
 
 PARTS: Final = "outcomes-*.parquet"
 _US: Final = 1_000_000
+_FIRST_PAUSE_US: Final = 1 * _US
+_LONGEST_PAUSE_US: Final = 60 * _US
 SCHEMA: Final[dict[str, Any]] = {
     "request_id": pl.String,
     "at_us": pl.Int64,
@@ -74,18 +76,24 @@ class OutcomeLog:
     def __init__(
         self, folder: Path, *, rows_per_file: int = 10_000, max_age_s: float = 60, max_waiting: int = 100_000
     ) -> None:
-        self.folder, self.num_dropped = folder, 0
+        self.folder, self.num_dropped, self.num_failures = folder, 0, 0
         self._rows_per_file, self._max_age_us, self._max_waiting = rows_per_file, max_age_s * _US, max_waiting
         self._waiting: list[Outcome] = []
+        self._pause_us, self._failed_us = 0, 0
 
     def add(self, outcomes: Sequence[Outcome], *, now_us: int) -> None:
-        """Takes the rows of an answer; writes what waits where that is due, if the disk lets it."""
+        """Takes the rows of an answer, or none; writes what waits where that is due, if the disk lets it."""
         room = self._max_waiting - len(self._waiting)
         self._waiting.extend(outcomes[:room])
         self.num_dropped += max(len(outcomes) - room, 0)
-        if self._is_due(now_us):
-            with suppress(OSError):  # they wait on; what does not fit is counted
-                self.flush()
+        if not self._is_due(now_us):
+            return
+        try:
+            self.flush()
+        except Exception:  # whatever it is, they wait on; what does not fit is counted
+            self.num_failures += 1
+            self._failed_us = now_us
+            self._pause_us = min(max(2 * self._pause_us, _FIRST_PAUSE_US), _LONGEST_PAUSE_US)
 
     def flush(self) -> None:
         """Writes everything that waits.
@@ -99,12 +107,14 @@ class OutcomeLog:
         name = f"outcomes-{self._waiting[0].at_us:020d}-{secrets.token_hex(4)}.parquet"
         try:
             artifacts.write_parquet(self.folder / name, rows)
-        except pl.exceptions.ComputeError as error:  # how polars says that the disk is full
+        except pl.exceptions.PolarsError as error:  # how polars says that the disk is full
             raise OSError(f"{self.folder} cannot be written: {error}") from error
-        self._waiting = []
+        self._waiting, self._pause_us = [], 0
 
     def _is_due(self, now_us: int) -> bool:
-        if not self._waiting:
+        # A clock that was set back ends a pause.
+        is_paused = 0 <= now_us - self._failed_us < self._pause_us
+        if not self._waiting or is_paused:
             return False
         return (
             len(self._waiting) >= self._rows_per_file or now_us - self._waiting[0].at_us >= self._max_age_us

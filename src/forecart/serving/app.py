@@ -94,8 +94,8 @@ class App:
         if self._parts.outcomes is not None:
             try:
                 self._parts.outcomes.stop()
-            except OSError as error:
-                self._parts.log.error("outcomes_lost", reason=str(error))
+            except Exception as error:  # whatever it is, the rest is given back
+                self._parts.log.error("outcomes_lost", error=type(error).__name__, reason=str(error))
         self._parts.store.close()
         self._parts.log.info("stopped")
 
@@ -174,11 +174,12 @@ class App:
 
     async def metrics(self, incoming: Incoming) -> Reply:
         """Metrics for Prometheus."""
-        current = self._parts.follower.served.current
+        current, outcomes = self._parts.follower.served.current, self._parts.outcomes
         self._parts.telemetry.observe_state(
             release_age_s=None if current is None else self._parts.age_s(current),
             breaker=self._parts.breaker.state,
-            outcomes_dropped=0 if self._parts.outcomes is None else self._parts.outcomes.num_dropped,
+            outcomes_dropped=0 if outcomes is None else outcomes.num_dropped,
+            outcomes_failures=0 if outcomes is None else outcomes.num_failures,
         )
         return Reply(self._parts.telemetry.render(), media_type=METRICS_TYPE)
 

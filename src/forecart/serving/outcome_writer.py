@@ -4,6 +4,8 @@ import hashlib
 import queue
 import secrets
 import threading
+import time
+from collections.abc import Callable
 from typing import Final
 
 from forecart.ads.outcomes import Outcome, OutcomeLog
@@ -18,21 +20,34 @@ class OutcomeWriter:
 
     Args:
         log: that is written.
-        key: of the pseudonyms of users; a random one without, so that they change with every start.
+        key: of the pseudonyms of users; a random one without, so that they change with every start,
+            and differ between the processes of one service.
+        clock: that the moments of outcomes are of, microseconds.
     """
 
-    def __init__(self, log: OutcomeLog, *, key: str | None = None) -> None:
-        self._log = log
+    def __init__(
+        self,
+        log: OutcomeLog,
+        *,
+        key: str | None = None,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._log, self._clock = log, clock
         self._key = hashlib.sha256(key.encode()).digest() if key else secrets.token_bytes(_KEY_BYTES)
         self._waiting: queue.Queue[tuple[list[Outcome], int]] = queue.Queue(_MAX_WAITING)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="outcome-writer", daemon=True)
-        self._num_refused = 0
+        self._num_refused = self._num_mistakes = 0
 
     @property
     def num_dropped(self) -> int:
         """Rows that were lost because they came faster than they could be written."""
         return self._num_refused + self._log.num_dropped
+
+    @property
+    def num_failures(self) -> int:
+        """Times that rows could not be written; they wait on while there is room."""
+        return self._num_mistakes + self._log.num_failures
 
     def start(self) -> None:
         """Begins to write."""
@@ -62,7 +77,12 @@ class OutcomeWriter:
 
     def _run(self) -> None:
         while not self._stop.wait(_LOOK_S):
-            self._take_all()
+            try:
+                self._take_all()
+                # Where nobody asks any more, what waits grows old all the same.
+                self._log.add([], now_us=self._clock())
+            except Exception:  # a thread that ended would drop every row from then on
+                self._num_mistakes += 1
 
     def _take_all(self) -> None:
         for _ in range(self._waiting.qsize()):

@@ -108,7 +108,7 @@ def build_parts(launch: Launch) -> Parts:
     clock = read_clock if launch.clock == "now" else AsOfClock(lambda: follower.served)
     outcomes = None
     if launch.outcomes is not None:
-        outcomes = OutcomeWriter(OutcomeLog(launch.outcomes), key=settings.pseudonym_key)
+        outcomes = OutcomeWriter(OutcomeLog(launch.outcomes), key=settings.pseudonym_key, clock=clock)
     service = CandidateService(
         GuardedStore(store, breaker),
         lambda: follower.served,

@@ -58,7 +58,8 @@ class ServingSettings(BaseModel):
     calibrations: Path | None = None
     """JSON of probabilities by score, for each source, that hold in place of those a release carries."""
     pseudonym_key: str | None = Field(default=None, min_length=16)
-    """Makes the pseudonyms of users in the outcome log; without it they change with every start."""
+    """Makes the pseudonyms of users in the outcome log; without it they change with every start, and
+    differ between the processes of one service."""
     tokens: dict[str, list[Scope]] = Field(default_factory=dict)
     """Who may use the admin endpoints: sha256 of a token, in hexadecimal, and what it is for."""
 

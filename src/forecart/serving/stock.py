@@ -6,7 +6,6 @@ A release whose inventory cannot be read gets one of which nothing may be shown,
 """
 
 import json
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from typing import Any, Final
 from forecart.ads.eligibility import Eligibility
 from forecart.ads.inventory import Inventory, UpdateFollower
 from forecart.ads.snapshot import UNREADABLE
+from forecart.artifacts import append_lines
 from forecart.serving.current import OpenRelease, Served
 
 UPDATES: Final = "updates.jsonl"
@@ -95,11 +95,14 @@ class Stock:
         """Writes updates for every process to read, durably, and applies them here.
 
         Returns how many were applied and how many break a rule, those of others meanwhile too.
+
+        Raises:
+            OSError: the disk refused, perhaps after a part of them: send them again.
         """
         lines = "".join(json.dumps(one) + "\n" for one in updates)
         with self._lock:  # or the follower would apply them first, and they would not be counted
             before = self._count_rejected()
-            _append(self.folder / UPDATES, lines.encode())
+            append_lines(self.folder / UPDATES, lines.encode())
             num_applied, _ = self._follow(served)
             return num_applied, self._count_rejected() - before
 
@@ -118,13 +121,3 @@ def _show_nothing(opened: OpenRelease) -> Eligibility:
     """Returns the eligibility of an inventory that cannot be read."""
     empty = Inventory(opened.release.advertisers, opened.release.items).snapshot
     return Eligibility(replace(empty, version=UNREADABLE))
-
-
-def _append(path: Path, lines: bytes) -> None:
-    # One write to a file opened for appending: lines of several processes do not mix.
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        os.write(descriptor, lines)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

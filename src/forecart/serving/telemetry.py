@@ -65,6 +65,12 @@ class Telemetry:
             registry=self._registry,
             multiprocess_mode="livesum",
         )
+        self._outcomes_failures = Gauge(
+            "forecart_outcomes_failures",
+            "Times that the outcome log could not be written, since the process began.",
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
         self._bound: dict[tuple[str, ...], Any] = {}
 
     def replied(self, path: str, status: int) -> None:
@@ -77,10 +83,13 @@ class Telemetry:
         for reason in degraded:
             self._child(self._degraded, reason).inc()
 
-    def observe_state(self, *, release_age_s: float | None, breaker: str, outcomes_dropped: int) -> None:
+    def observe_state(
+        self, *, release_age_s: float | None, breaker: str, outcomes_dropped: int, outcomes_failures: int
+    ) -> None:
         """Sets the gauges."""
         self._breaker.set(_BREAKER_STATES[breaker])
         self._outcomes_dropped.set(outcomes_dropped)
+        self._outcomes_failures.set(outcomes_failures)
         if release_age_s is not None:
             self._release_age.set(release_age_s)
 
