@@ -139,6 +139,7 @@ class InventoryAnswer(Struct):
 
     applied: int
     rejected: Annotated[int, Meta(description="those that break a rule, or change what is not there")]
+    reasons: Annotated[list[str], Meta(description="of the first rejected, by their line of updates.jsonl")]
 
 
 class Done(Struct):
