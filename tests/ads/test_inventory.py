@@ -4,11 +4,13 @@ import json
 
 import polars as pl
 import pytest
-from tests.ads.small_inventory import ADVERTISERS, ITEMS, read_inventory
+from tests.ads.small_inventory import ADVERTISERS, ITEMS, NOW_US, read_inventory
 from tests.ads.test_ads_eligibility import simple
 
+from forecart.ads.eligibility import Eligibility
 from forecart.ads.inventory import Inventory, UpdateFollower
 from forecart.ads.journey import ADS_PER_COUPON, write_journey_inventory
+from forecart.ads.request import AdRequest
 from forecart.errors import DataError
 from forecart.events.adapters.complete_journey import find_data_folder
 from forecart.sequences.vocabulary import Vocabulary
@@ -219,12 +221,54 @@ def test_no_update_keeps_a_pause_from_taking_effect(tmp_path, line):
     assert inventory.snapshot.campaigns.is_active.tolist() == [False, False, True]
 
 
-def test_another_release_numbers_advertisers_anew(tmp_path):
-    inventory = read_inventory(tmp_path, simple())
-    other = Vocabulary.build(["adv9", "adv2", "adv0"])
-    inventory.renumber(other, ITEMS)
-    assert inventory.snapshot.left_out == {"unknown advertiser": 4}
-    assert [other.ids([index])[0] for index in inventory.snapshot.advertiser_A[[0, -1]]] == ["adv2", "adv0"]
+def shows(inventory, shown):
+    snapshot = inventory.snapshot
+    mask = Eligibility(snapshot).ads(AdRequest(now_us=NOW_US, shown=shown))
+    return {ad_id for ad_id, is_shown in zip(snapshot.ad_ids, mask, strict=True) if is_shown}
+
+
+SPENT = [
+    ({"daily_spend_usd": 1.0}, False),  # of which day?
+    ({"daily_spend_usd": 50.0}, False),
+    ({"daily_spend_usd": 1.0, "daily_spend_on": "2025-06-15"}, True),
+    ({"daily_spend_usd": 50.0, "daily_spend_on": "2025-06-15"}, False),
+    ({"daily_spend_on": "2025-06-15"}, True),
+    ({"budget_usd": 9.0, "spend_usd": 8.0}, True),
+]
+
+
+@pytest.mark.parametrize(("change", "is_shown"), SPENT)
+def test_what_is_spent_is_of_a_day_or_unknown(tmp_path, change, is_shown):
+    """Yesterday 9 of 10 dollars were spent; it is noon of 2025-06-15."""
+    budget = {"daily_budget_usd": 10.0, "daily_spend_usd": 9.0, "daily_spend_on": "2025-06-14"}
+    inventory = read_inventory(tmp_path, simple(**budget))
+    assert inventory.update([{"campaign": "c0", "set": change}]) == 1
+    assert ("ad00" in shows(inventory, None)) == is_shown
+
+
+@pytest.mark.parametrize("removed", [{"ad": "x"}, {"ad_group": "of x"}, {"ad": "x", "ad_group": "of x"}])
+def test_what_was_shown_of_what_is_removed_counts_towards_caps(tmp_path, removed):
+    """Of the campaign's three times x was shown all."""
+    rows = simple(3, frequency_cap=3)
+    rows["ad_groups"].append({"ad_group_id": "of x", "campaign_id": "c0", "status": "active"})
+    rows["ads"].append({"ad_id": "x", "ad_group_id": "of x", "status": "active", "bid_usd": 1.0})
+    inventory = read_inventory(tmp_path, rows)
+    assert shows(inventory, {"x": 2}) == {"x", "ad00", "ad01", "ad02"}
+    assert inventory.update([{kind: key, "remove": True} for kind, key in removed.items()]) == len(removed)
+    assert shows(inventory, {"x": 2}) == {"ad00", "ad01", "ad02"}
+    assert shows(inventory, {"x": 3}) == shows(inventory, {"x": 2, "ad00": 1}) == {"ad01", "ad02"}
+    assert inventory.update([{kind: key, "remove": True} for kind, key in removed.items()]) == 0
+    assert inventory.update([{kind: key, "set": {"status": "active"}} for kind, key in removed.items()]) == 0
+
+
+def test_what_was_removed_may_be_added_again(tmp_path):
+    inventory = read_inventory(tmp_path, simple(3, frequency_cap=3))
+    new = {"ad": "ad00", "add": {"ad_group_id": "g1", "bid_usd": 2.0, "status": "active"}}
+    assert inventory.update([new]) == 0
+    assert inventory.update([{"ad": "ad00", "remove": True}, new]) == 2
+    assert shows(inventory, {"ad00": 2}) == {"ad00", "ad01", "ad02"} and shows(inventory, {"ad00": 3}) == {
+        "ad02"
+    }
 
 
 def test_complete_journey_has_campaigns_of_its_manufacturers(tmp_path):

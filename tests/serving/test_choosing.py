@@ -211,8 +211,7 @@ class World:
     def could_be_added(self, source, ad_id, taken, limit):
         """Whether the rules allow one more; `taken` is (source, ad) of those there are."""
         ad = self.ads[ad_id]
-        # What the release does not know as a product is not known to be the same one.
-        product = ad["item_id"] if ad["item_id"] in {f"item-{n}" for n in range(NUM_ITEMS)} else None
+        product = ad["item_id"]
         others = [self.ads[one] for _, one in taken]
         quota = self.rules.quotas.get(source, Quota())
         return (
@@ -449,6 +448,23 @@ def test_a_ranker_that_fails_costs_the_order_and_not_the_answer(release, tmp_pat
     assert answer.degraded == ["l1_failed"] and len(answer.ads) == 6
     assert make_bids(BID_REQUEST, answer) is None, "a place in a list is no price"
     assert [ad.rank for ad in answer.ads] == sorted(ad.rank for ad in answer.ads)
+
+
+def test_a_quota_is_of_the_sources_that_are_asked_by_their_names(release, tmp_path):
+    """What `Quota` says of lower tiers and of the release before."""
+    rules = BlendRules({"fallback_global": Quota(2, 5), "products": Quota(0, 0)}, ads_per_advertiser=9)
+    world = World(release, tmp_path / "ads", ROWS, rules=rules)
+    ask = CandidateAsk(user_id="user-7", consent=OK, limit=2)
+    assert {ad.source for ad in world.service.candidates(ask).ads} == {"advertisers"}
+    empty = build(tmp_path / "latest", 1, num_users=3)
+    world.store.releases[empty.release_id] = empty
+    world.served = Served(OpenRelease(empty), world.served.current, POINTER)
+    world.stock.follow(world.served)
+    ads = world.service.candidates(CandidateAsk(user_id="user-7", consent=OK, limit=100)).ads
+    before = [ad for ad in ads if ad.source == "previous_release"]
+    items = [f"item-{one - FIRST_INDEX}" for one in items_of(7, 1)]
+    own = [f"advertiser-{one - FIRST_INDEX}" for one in advertisers_of(7, 1)]
+    assert any(ad.item_id in items and ad.advertiser_id not in own for ad in before)
 
 
 def test_values_are_probability_times_bid_on_one_scale(release, tmp_path):

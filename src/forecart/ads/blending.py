@@ -24,6 +24,10 @@ NO_LIMIT: Final = 1_000_000
 class Quota:
     """How many ads of a list come from a source.
 
+    Of sources that are asked at all: a service asks the next ones of the ladder only where the better ones
+    leave the list short (`serving/choosing.py`). Sources are told apart by name: what comes of
+    `previous_release` keeps to the quota of that name, not to those of `advertisers` and `products`.
+
     Attributes:
         least: so many, where there are so many that the other rules allow.
         most: at most so many.

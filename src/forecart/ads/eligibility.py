@@ -134,10 +134,9 @@ class Eligibility:
         snapshot, groups, campaigns = self.snapshot, self.snapshot.groups, self.snapshot.campaigns
         times_G, times_C = np.zeros(len(groups.cap), np.int64), np.zeros(len(campaigns.cap), np.int64)
         for ad_id, times in shown.items():
-            place = snapshot.place_of.get(ad_id)
-            if place is None:
+            group = snapshot.group_of.get(ad_id)
+            if group is None:
                 continue
-            group = snapshot.group_A[place]
             is_readable = isinstance(times, int) and 0 <= times < MAX_TIMES
             times_G[group] += times if is_readable else MAX_TIMES
             times_C[groups.campaign[group]] += times if is_readable else MAX_TIMES

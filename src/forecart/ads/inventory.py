@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final
 
 import polars as pl
 
-from forecart.ads.rows import Ad, AdGroup, Advertiser, Campaign, parse_row
+from forecart.ads.rows import INPUTS, REMOVED, Ad, AdGroup, Advertiser, Campaign, parse_row
 from forecart.ads.snapshot import Snapshot, compile_snapshot
 from forecart.errors import DataError
 from forecart.sequences.vocabulary import Vocabulary
@@ -87,12 +87,6 @@ class Inventory:
         inventory.snapshot = inventory._compile(1)
         return inventory
 
-    def renumber(self, advertisers: Vocabulary, items: Vocabulary) -> None:
-        """Numbers advertisers and products as another release does."""
-        with self._lock:
-            self._vocabularies = advertisers, items
-            self.snapshot = self._compile(self.snapshot.version + 1)
-
     def update(self, updates: Iterable[Mapping[str, Any]], *, source: str = "update") -> int:
         """Applies updates, in their order, as one change; returns how many were applied.
 
@@ -129,7 +123,7 @@ class Inventory:
                 raise values
             row = parse_row(_KINDS[kind], values)
             key: str = getattr(row, f"{kind}_id")
-            if key in self._rows[kind]:
+            if not _is_gone(self._rows[kind].get(key)):
                 raise DataError(f"{kind}_id is unique, {key!r:.80} is there already")
         except DataError as error:
             self._reject(Rejected(source, offset, str(error)))
@@ -145,10 +139,12 @@ class Inventory:
             if verb == "add":
                 return self._add(kind, {f"{kind}_id": key, **update["add"]}, source=source, offset=offset)
             row = self._find(kind, key)
-            if verb == "remove":
+            if verb == "set":
+                self._rows[kind][key] = _change(row, update["set"])
+            elif kind == "campaign":
                 del self._rows[kind][key]
-                return True
-            self._rows[kind][key] = _change(row, update["set"])
+            else:  # what was shown of it counts towards caps of those above
+                self._rows[kind][key] = replace(row, status=REMOVED)
         except DataError as error:
             self._reject(Rejected(source, offset, str(error)))
             return False
@@ -161,7 +157,7 @@ class Inventory:
             campaigns = self._rows["campaign"].values()
             if any(campaign.advertiser_id == key for campaign in campaigns):
                 return Advertiser(key, self._status_unlisted)
-        if row is None:
+        if _is_gone(row):
             raise DataError(f"an update changes what is there, there is no {kind} {key!r:.80}")
         return row
 
@@ -235,8 +231,15 @@ def _read_update(update: Any) -> tuple[str, str, str]:
     return kind, update[kind], verb
 
 
+def _is_gone(row: Any) -> bool:
+    return row is None or row.status == REMOVED
+
+
 def _change(row: Any, values: Mapping[str, Any]) -> Any:
-    """Returns a row with some fields set, null ones too: parsed with the others left as they are."""
+    """Returns a row with some fields set, null ones too: parsed with the others left as they are.
+
+    What was spent on a day says nothing without the day, so that setting the one forgets the other.
+    """
     wanted = {name: value for name, value in values.items() if not name.endswith("_id")}
     if len(wanted) < len(values):
         raise DataError(f"ids do not change, {sorted(set(values) - set(wanted))[0]!r} was to be set")
@@ -246,7 +249,9 @@ def _change(row: Any, values: Mapping[str, Any]) -> Any:
     if isinstance(row, Ad):
         names["bid_usd"] = row.bid_usd
     parsed = asdict(parse_row(type(row), {**names, **wanted}))
-    fields = [{"starts_at": "starts_us", "ends_at": "ends_us"}.get(name, name) for name in wanted]
+    fields = [INPUTS.get(name, name) for name in wanted]
+    if "daily_spend_usd" in wanted and "daily_spend_on" not in wanted:
+        fields.append("daily_spend_on")
     return replace(row, **{name: parsed[name] for name in fields})
 
 

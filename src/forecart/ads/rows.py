@@ -13,6 +13,8 @@ from typing import Any, Final, TypeVar
 from forecart.errors import DataError
 
 STATUSES: Final = ("active", "paused", "ended")
+REMOVED: Final = "removed"
+"""Status of an ad or a group that is not there any more; what was shown of it still counts towards caps."""
 CATEGORY_SEPARATOR: Final = ">"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_COUNT: Final = 2**31 - 1
@@ -130,7 +132,7 @@ def parse_row(kind: type[Row], values: Mapping[str, Any]) -> Row:
         DataError: a field is missing, unknown, or not what it must be.
     """
     names = {field.name for field in fields(kind)}
-    inputs = {_INPUTS.get(name, name): value for name, value in values.items()}
+    inputs = {INPUTS.get(name, name): value for name, value in values.items()}
     if unknown := sorted(set(inputs) - names):
         raise DataError(
             f"a row of {kind.__name__} has fields {', '.join(sorted(names))}, {unknown[0]!r} arrived"
@@ -204,7 +206,7 @@ def _parse_day(name: str, value: Any) -> int:
     return _parse_moment(name, value) // 86_400_000_000
 
 
-_INPUTS: Final = {"starts_at": "starts_us", "ends_at": "ends_us"}
+INPUTS: Final = {"starts_at": "starts_us", "ends_at": "ends_us"}
 """What a file calls a time, which is a number here."""
 _PARSERS: Final[dict[str, Callable[[str, Any], Any]]] = {
     **dict.fromkeys(("campaign_id", "advertiser_id", "ad_group_id", "ad_id", "item_id"), _parse_id),

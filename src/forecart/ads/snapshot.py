@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from forecart.ads.rows import Ad, AdGroup, Campaign, read_category
+from forecart.ads.rows import REMOVED, Ad, AdGroup, Campaign, read_category
 from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 
 NOBODY: Final = -1
@@ -69,6 +69,7 @@ class Snapshot:
         categories: distinct paths, as steps.
         num_advertisers: N, padding and unknown included.
         advertisers: ids of advertisers.
+        former: ids of ads that were removed -> place of their group in `groups`.
         left_out: ads that can never be eligible, by reason.
     """
 
@@ -87,6 +88,7 @@ class Snapshot:
     categories: list[tuple[str, ...]]
     num_advertisers: int
     advertisers: Vocabulary
+    former: Mapping[str, int]
     left_out: Mapping[str, int]
 
     @property
@@ -121,6 +123,11 @@ class Snapshot:
         """Ad id -> place."""
         return {ad_id: place for place, ad_id in enumerate(self.ad_ids)}
 
+    @cached_property
+    def group_of(self) -> dict[str, int]:
+        """Ad id -> place of its group, for ads that were removed too."""
+        return {**self.former, **dict(zip(self.ad_ids, self.group_A.tolist(), strict=True))}
+
 
 def compile_snapshot(
     campaigns: Mapping[str, Campaign],
@@ -139,10 +146,16 @@ def compile_snapshot(
     campaign_of_G = np.array([campaign_at[group.campaign_id] for group in group_rows], np.int64)
     left_out: dict[str, int] = {}
     kept: list[tuple[Ad, int, int]] = []
+    former: dict[str, int] = {}
     for ad in ads.values():
         group = group_at.get(ad.ad_group_id)
-        if group is None:
-            reason = "no campaign" if ad.ad_group_id in groups else "no ad group"
+        is_group_gone = ad.ad_group_id not in groups or groups[ad.ad_group_id].status == REMOVED
+        if group is not None and (is_group_gone or ad.status == REMOVED):
+            former[ad.ad_id] = group
+        if ad.status == REMOVED:
+            continue
+        if group is None or is_group_gone:
+            reason = "no ad group" if is_group_gone else "no campaign"
             left_out[reason] = left_out.get(reason, 0) + 1
             continue
         owner = int(owner_index[campaign_of_G[group]])
@@ -172,6 +185,7 @@ def compile_snapshot(
         categories=categories,
         num_advertisers=len(advertisers),
         advertisers=advertisers,
+        former=former,
         left_out=left_out,
     )
 

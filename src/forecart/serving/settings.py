@@ -21,7 +21,7 @@ class QuotaSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     least: int = Field(default=0, ge=0)
-    """So many, where there are so many."""
+    """So many, where there are so many and the lists above the source leave the answer short."""
     most: int = Field(default=NO_LIMIT, ge=0)
     """At most so many."""
 
@@ -54,7 +54,7 @@ class ServingSettings(BaseModel):
     ads_per_advertiser: int = Field(default=2, ge=1)
     """Ads of one advertiser in an answer."""
     quotas: dict[str, QuotaSettings] = Field(default_factory=dict)
-    """How many ads of an answer come from a source."""
+    """How many ads of an answer come from a source, by the name that answers give it."""
     calibrations: Path | None = None
     """JSON of probabilities by score, for each source, that hold in place of those a release carries."""
     pseudonym_key: str | None = Field(default=None, min_length=16)
