@@ -126,7 +126,7 @@ class Snapshot:
     @cached_property
     def group_of(self) -> dict[str, int]:
         """Ad id -> place of its group, for ads that were removed too."""
-        return {**self.former, **dict(zip(self.ad_ids, self.group_A.tolist(), strict=True))}
+        return {**self.former, **{ad_id: int(self.group_A[place]) for ad_id, place in self.place_of.items()}}
 
 
 def compile_snapshot(

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from forecart.serving.settings import ServingSettings
 
+METRICS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""Variable that names the folder in which several processes put their metrics together."""
 ClockName = Literal["now", "as-of"]
 
 

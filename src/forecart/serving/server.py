@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, Final
 
 from forecart.errors import ConfigError, ForecartError
-from forecart.serving.launch import Launch
+from forecart.serving.launch import METRICS_FOLDER, Launch
 
 try:
     from granian import Granian
@@ -38,7 +38,6 @@ _LOOK_S: Final = 0.2
 """How often a process looks whether its parent is still there."""
 _MAX_CONNECTIONS: Final = 8192
 """Of one process. The next one waits until another closes, unlike a request too many, which is refused."""
-_METRICS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def serve(launch: Launch, listen: Listen, *, load: Callable[[Launch], Any] = loa
     multiprocessing.set_start_method("spawn", force=True)
     with _hold_port(listen), tempfile.TemporaryDirectory(prefix="forecart-metrics-") as folder:
         if listen.workers > 1:
-            os.environ[_METRICS_FOLDER] = folder
+            os.environ[METRICS_FOLDER] = folder
         server = Granian(
             "forecart",
             address=listen.host,

@@ -22,7 +22,8 @@ from prometheus_client import (
     multiprocess,
 )
 
-MULTIPROCESS: Final = "PROMETHEUS_MULTIPROC_DIR"
+from forecart.serving.launch import METRICS_FOLDER
+
 METRICS_TYPE: Final = CONTENT_TYPE_LATEST.encode()
 _BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _BREAKER_STATES: Final = {"closed": 0, "half_open": 1, "open": 2}
@@ -95,9 +96,9 @@ class Telemetry:
 
     def render(self) -> bytes:
         """Returns the metrics of all processes as text."""
-        if MULTIPROCESS not in os.environ:
+        if METRICS_FOLDER not in os.environ:
             return generate_latest(self._registry)
-        _forget_the_dead(Path(os.environ[MULTIPROCESS]))
+        _forget_the_dead(Path(os.environ[METRICS_FOLDER]))
         everyone = CollectorRegistry()
         multiprocess.MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
         return generate_latest(everyone)
