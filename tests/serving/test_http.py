@@ -4,10 +4,13 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import threading
 import time
+from pathlib import Path
+from typing import get_args
 
 import polars as pl
 import pytest
@@ -17,6 +20,7 @@ from tests.serving.server_process import ALLOWED, ids_of, serving, wait_until
 from forecart.publish.embedded import EmbeddedStore
 from forecart.publish.publisher import Publisher
 from forecart.publish.run_parts import read_run
+from forecart.serving.ladder import Reason, Source
 
 TOKENS = {"all-of-it": ["suppress", "reload"], "only-reload": ["reload"]}
 SETTINGS = "max_batch = 3\n[tokens]\n" + "".join(
@@ -236,12 +240,25 @@ def test_no_path_leads_to_a_file(server, root):
 def test_health_readiness_and_the_description(server):
     assert server.client.get("/healthz").json() == {"status": "ok"}
     ready = server.client.get("/readyz").json()
-    assert ready["problem"] is None and ready["store"] == "closed" and ready["release"]
+    assert ready["problem"] is None and ready["breaker"] == "closed" and ready["release"]
     document = server.client.get("/openapi.json").json()
     assert {"/v1/advertisers", "/v1/candidates", "/v1/candidates:batch", "/healthz"} <= set(document["paths"])
     fields = document["components"]["schemas"]["AdvertiserAsk"]["properties"]
     assert {"user_id", "consent", "country", "limit"} <= set(fields)
     assert document["paths"]["/admin/suppress"]["post"]["security"] == [{"token": []}]
+
+
+def test_the_reference_names_every_path_field_and_reason(server):
+    text = (Path(__file__).parents[2] / "docs" / "http.md").read_text(encoding="utf-8")
+    document = server.client.get("/openapi.json").json()
+    sections = set(re.findall(r"^##+ (/\S+)$", text, re.MULTILINE))
+    assert sections == set(document["paths"])
+    schemas = document["components"]["schemas"].values()
+    fields = {name for schema in schemas for name in schema["properties"]}
+    fields -= {"bid", "error", "price", "status", "impid", "adid", "crid", "seatbid"}  # in examples
+    assert {
+        name for name in (*fields, *get_args(Reason), *get_args(Source)) if f"`{name}`" not in text
+    } == set()
 
 
 def read_metrics(server):
@@ -265,11 +282,14 @@ def test_metrics_count_what_happened(server):
     assert after["forecart_breaker_state"] == 0
 
 
+def log_of(server):
+    return [json.loads(line) for line in server.log.read_text().splitlines()]
+
+
 def test_the_log_is_json_without_anybody_s_id(server, run):
     user_id = next(iter(lists_of(run, "advertisers")))
     server.advertisers(user_id)
-    lines = server.log.read_text().splitlines()
-    assert {"release_opened", "serving"} <= {json.loads(line)["event"] for line in lines}
+    assert {"release_opened", "serving"} <= {line["event"] for line in log_of(server)}
     assert user_id not in server.log.read_text()
 
 
@@ -330,6 +350,8 @@ def test_without_a_release_it_says_so_and_takes_the_first_one(tmp_path):
     root = tmp_path / "releases"
     with serving(tmp_path / "server", "--releases", root, "--clock", "as-of") as server:
         assert server.client.get("/readyz").status_code == 503
+        (refused,) = [one for one in log_of(server) if one["event"] == "release_refused"]
+        assert refused["level"] == "warning" and "publish one" in refused["reason"]
         answer = server.advertisers("user-7")
         assert (answer["source"], answer["advertisers"]) == ("none", [])
         assert "no_release" in answer["degraded"]

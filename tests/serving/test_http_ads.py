@@ -86,7 +86,7 @@ def test_a_change_holds_in_every_process_and_after_a_restart(server, folder):
     )
     assert first in [ad["ad_id"] for ad in candidates(server)["ads"]]
     reply = server.post("/admin/inventory/updates", update, headers=BEARER)
-    assert (reply.status_code, reply.json()) == (200, {"applied": 1, "rejected": 0})
+    assert (reply.status_code, reply.json()) == (200, {"applied": 1, "rejected": 0, "reasons": []})
     seen = []
 
     def is_gone_everywhere():
@@ -96,11 +96,15 @@ def test_a_change_holds_in_every_process_and_after_a_restart(server, folder):
     wait_until(is_gone_everywhere)
     wrong = {"updates": [{"ad": "nobody", "set": {"status": "paused"}}, {"ad": first, "set": {"bid": 1}}]}
     reply = server.post("/admin/inventory/updates", wrong, headers=BEARER)
-    assert reply.json() == {"applied": 0, "rejected": 2}
-    assert (
-        json.loads((folder / "ads" / "updates.jsonl").read_text().strip().splitlines()[0])
-        == update["updates"][0]
-    )
+    answer = reply.json()
+    assert (answer["applied"], answer["rejected"]) == (0, 2)
+    lines = (folder / "ads" / "updates.jsonl").read_text().splitlines()
+    written = [json.loads(line) for line in lines if line]
+    assert written == update["updates"] + wrong["updates"]
+    for reason, one in zip(answer["reasons"], wrong["updates"], strict=True):
+        row = int(reason.removeprefix("updates.jsonl row ").partition(":")[0])
+        assert json.loads(lines[row - 1]) == one
+    assert "no ad 'nobody'" in answer["reasons"][0]
     server.post(
         "/admin/inventory/updates", {"updates": [{"ad": first, "set": {"status": "active"}}]}, headers=BEARER
     )

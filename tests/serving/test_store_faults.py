@@ -175,7 +175,7 @@ def test_a_store_that_is_slow_or_talks_nonsense(server, proxy, mode):
     with fault(server, begin, end):
         assert_answers_go_on(server, OUTAGES | {"record_damaged"} if mode == "other" else OUTAGES)
         # A probe that gets nonsense in good form closes it for a moment.
-        wait_until(lambda: ask(server, 7) and server.client.get("/readyz").json()["store"] != "closed")
+        wait_until(lambda: ask(server, 7) and server.client.get("/readyz").json()["breaker"] != "closed")
 
 
 def test_a_store_that_hangs(server, valkey):

@@ -58,9 +58,10 @@ class Admin:
         if stock is None:
             raise HttpError(409, "there is no inventory to change: serve with --inventory")
         updates = msgspec.json.decode(incoming.body, type=InventoryAsk).updates
-        applied, rejected = await asyncio.to_thread(stock.change, updates, self._parts.follower.served)
+        served = self._parts.follower.served
+        applied, rejected, reasons = await asyncio.to_thread(stock.change_and_explain, updates, served)
         self._parts.log.info("inventory_changed", applied=applied, rejected=rejected)
-        return Reply(msgspec.json.encode(InventoryAnswer(applied, rejected)))
+        return Reply(msgspec.json.encode(InventoryAnswer(applied, rejected, reasons)))
 
     async def suppress(self, incoming: Incoming) -> Reply:
         """Never answer a user personally again, in any process and from any release."""

@@ -139,6 +139,7 @@ class InventoryAnswer(Struct):
 
     applied: int
     rejected: Annotated[int, Meta(description="those that break a rule, or change what is not there")]
+    reasons: Annotated[list[str], Meta(description="of the first rejected, by their line of updates.jsonl")]
 
 
 class Done(Struct):
@@ -152,7 +153,10 @@ class Readiness(Struct):
 
     release: str | None
     problem: Annotated[str | None, Meta(description="why what the store names is not served")]
-    store: Annotated[str, Meta(description="state of its breaker: closed, open or half_open")]
+    breaker: Annotated[
+        str,
+        Meta(description="of the store: closed where it answers, open where it does not, half_open between"),
+    ]
 
 
 class Problem(Struct):

@@ -15,10 +15,10 @@ from forecart.serving.choosing import AdChooser, rank_by_release
 from forecart.serving.current import OpenRelease, ReleaseFollower, Served
 from forecart.serving.guard import GuardedStore
 from forecart.serving.launch import Launch
+from forecart.serving.logged_stock import LoggedStock
 from forecart.serving.outcome_writer import OutcomeWriter
 from forecart.serving.service import CandidateService, Clock, read_clock
 from forecart.serving.settings import ServingSettings
-from forecart.serving.stock import Stock
 from forecart.serving.telemetry import Telemetry, make_logger
 
 _US: Final = 1e6
@@ -48,7 +48,7 @@ class Parts:
     follower: ReleaseFollower
     breaker: Breaker
     service: CandidateService
-    stock: Stock | None
+    stock: LoggedStock | None
     outcomes: OutcomeWriter | None
     clock: Clock
     telemetry: Telemetry
@@ -96,13 +96,13 @@ def build_parts(launch: Launch) -> Parts:
     """
     settings, log = launch.settings, make_logger()
     store = open_store(launch.releases, launch.store, timeout_s=settings.store_budget_ms / 1e3)
-    stock = Stock(launch.inventory) if launch.inventory is not None else None
+    stock = LoggedStock(launch.inventory, log) if launch.inventory is not None else None
     follower = ReleaseFollower(
         store,
         Releases(launch.releases),
         poll_s=settings.poll_s,
         prepare=lambda served: _follow_stock(stock, served, log),
-        tell=lambda what, which: log.info(what, which=which),
+        tell=lambda what, which: _tell(log, what, which),
     )
     breaker = Breaker(max_failures=settings.breaker_failures, reset_s=settings.breaker_reset_s)
     clock = read_clock if launch.clock == "now" else AsOfClock(lambda: follower.served)
@@ -137,7 +137,15 @@ def _make_chooser(settings: ServingSettings) -> AdChooser:
     return AdChooser(rank_by_release(own), settings.blend_rules)
 
 
-def _follow_stock(stock: Stock | None, served: Served, log: Any) -> None:
+def _tell(log: Any, what: str, which: str) -> None:
+    """Logs what happened to a release: one that is refused is a warning."""
+    if what == "release_refused":
+        log.warning(what, reason=which)
+    else:
+        log.info(what, which=which)
+
+
+def _follow_stock(stock: LoggedStock | None, served: Served, log: Any) -> None:
     """Keeps the inventory up; where it cannot be read, what was read before stays, or nothing is shown."""
     if stock is None:
         return

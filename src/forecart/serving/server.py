@@ -1,18 +1,26 @@
 """Processes that listen: granian around the application, N of them on one port, stopped gracefully.
 
 Each process builds its own objects. They are started afresh and not forked: what the command line has
-imported runs threads, which a fork would lose.
+imported runs threads, which a fork would lose. They share the port by SO_REUSEPORT, which would let in those
+of another `forecart serve` too, so the port must be free when they start, and they end with their parent.
 """
 
+import errno
 import multiprocessing
 import os
+import signal
+import socket
+import sys
 import tempfile
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from forecart.errors import ForecartError
+from forecart.errors import ConfigError, ForecartError
 from forecart.serving.launch import METRICS_FOLDER, Launch
 
 try:
@@ -26,6 +34,8 @@ except ModuleNotFoundError:  # pragma: no cover
 
 _STOP_S: Final = 8
 """A process that has not stopped by then is killed."""
+_LOOK_S: Final = 0.2
+"""How often a process looks whether its parent is still there."""
 _MAX_CONNECTIONS: Final = 8192
 """Of one process. The next one waits until another closes, unlike a request too many, which is refused."""
 
@@ -60,9 +70,12 @@ def serve(launch: Launch, listen: Listen, *, load: Callable[[Launch], Any] = loa
         launch: what to serve.
         listen: where.
         load: returns the application, an ASGI callable; a function of a module.
+
+    Raises:
+        ConfigError: the port is taken, or there is no such address.
     """
     multiprocessing.set_start_method("spawn", force=True)
-    with tempfile.TemporaryDirectory(prefix="forecart-metrics-") as folder:
+    with _hold_port(listen), tempfile.TemporaryDirectory(prefix="forecart-metrics-") as folder:
         if listen.workers > 1:
             os.environ[METRICS_FOLDER] = folder
         server = Granian(
@@ -78,4 +91,42 @@ def serve(launch: Launch, listen: Listen, *, load: Callable[[Launch], Any] = loa
             backpressure=_MAX_CONNECTIONS,
             workers_kill_timeout=_STOP_S,
         )
-        server.serve(target_loader=partial(load, launch), wrap_loader=False)
+        tied = partial(_load_tied, partial(load, launch), os.getpid())
+        server.serve(target_loader=tied, wrap_loader=False)
+
+
+@contextmanager
+def _hold_port(listen: Listen) -> Iterator[None]:
+    """Takes the port from others, those that would share it too, and leaves it to processes that share it."""
+    try:
+        family, *_, address = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what has just closed is no obstacle
+            probe.bind(address)
+    except OSError as error:
+        place = f"port {listen.port} of {listen.host}"
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"{place} must be free, something listens there: stop it, or name another with --port"
+            ) from None
+        raise ConfigError(f"{place} is nowhere to listen: {error.strerror or error}") from None
+    with socket.socket(family, socket.SOCK_STREAM) as holder:
+        if sys.platform == "linux":  # elsewhere processes share one socket, and do not bind again
+            # Bound and never listening: whoever else starts now finds the port taken before ours listen.
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            holder.bind(address)
+        yield
+
+
+def _load_tied(load: Callable[[], Any], parent: int) -> Any:
+    """Returns the application, in a process that ends when its parent is gone, killed too."""
+    threading.Thread(target=_end_with, args=(parent,), name="parent-watch", daemon=True).start()
+    return load()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_S)
+    os.kill(os.getpid(), signal.SIGTERM)  # what has begun is answered
+    time.sleep(_STOP_S)
+    os._exit(1)

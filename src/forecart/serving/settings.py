@@ -1,16 +1,18 @@
 """What an operator of the service may set; `forecart serve --settings FILE` reads it from TOML."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from forecart.ads.blending import NO_LIMIT, BlendRules, Quota
 from forecart.errors import ConfigError
 
 Scope = Literal["suppress", "inventory", "reload"]
 _DAY_S = 86_400
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class QuotaSettings(BaseModel):
@@ -61,6 +63,20 @@ class ServingSettings(BaseModel):
     tokens: dict[str, list[Scope]] = Field(default_factory=dict)
     """Who may use the admin endpoints: sha256 of a token, in hexadecimal, and what it is for."""
 
+    @field_validator("tokens")
+    @classmethod
+    def _need_hashes(cls, tokens: dict[str, list[Scope]]) -> dict[str, list[Scope]]:
+        """Returns the tokens by their hashes in lower case, as they are looked up."""
+        by_hash = {key.lower(): scopes for key, scopes in tokens.items()}
+        for key in by_hash:
+            if not _SHA256.fullmatch(key):
+                # Told by its length: it may be the token itself.
+                raise ValueError(
+                    "each is named by the sha256 of a token, 64 hexadecimal digits "
+                    f"(printf %s TOKEN | sha256sum), a name of {len(key)} characters"
+                )
+        return by_hash
+
     @property
     def blend_rules(self) -> BlendRules:
         """What an answer must keep to.
@@ -87,4 +103,6 @@ def read_settings(path: Path) -> ServingSettings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {where}: {first['msg']}, {first['input']!r:.80} arrived") from None
+        rule = first["msg"].removeprefix("Value error, ")
+        arrived = "" if where == "tokens" else f", {first['input']!r:.80}"
+        raise ConfigError(f"{path}: {where}: {rule}{arrived} arrived") from None

@@ -1,0 +1,71 @@
+"""One `forecart serve` to a port, and no worker without its parent: with real processes that are killed."""
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.serving.server_process import PATIENCE_S, find_free_port, serving, wait_until
+
+from forecart.errors import ConfigError
+from forecart.serving.server import Listen, _hold_port
+
+
+def is_alive(process_id):
+    """Whether a process runs; one that nobody has buried yet does not."""
+    try:
+        status = Path(f"/proc/{process_id}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def is_free(port):
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def serve_beside(port, folder):
+    command = [sys.executable, "-m", "forecart", "serve", "--port", str(port), "--releases", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+
+def test_a_port_has_one_server_and_its_workers_end_with_it(tmp_path):
+    with serving(tmp_path, "--releases", tmp_path, "--workers", 2) as server:
+        wait_until(lambda: server.log.read_text().count('"serving"') == 2)
+        second = serve_beside(server.port, tmp_path)
+        assert second.returncode == 2
+        assert second.stderr.count("\n") == 1 and f"port {server.port}" in second.stderr
+        assert server.client.get("/healthz").status_code == 200
+        workers = server.workers()
+        assert len(workers) == 2
+        server.process.send_signal(signal.SIGKILL)
+        server.process.wait(PATIENCE_S)
+        wait_until(lambda: not any(is_alive(one) for one in workers), patience_s=15)
+        assert is_free(server.port)
+
+
+def test_a_port_is_taken_before_anybody_listens():
+    listen = Listen(port=find_free_port())
+    with _hold_port(listen):
+        with pytest.raises(ConfigError, match="must be free"), _hold_port(listen):
+            pass
+        with socket.socket() as worker:
+            worker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            worker.bind((listen.host, listen.port))
+            worker.listen()
+            socket.create_connection((listen.host, listen.port), 5).close()
+    with _hold_port(listen):
+        pass
+
+
+def test_an_address_of_nobody_s_is_told():
+    with pytest.raises(ConfigError, match="nowhere to listen"), _hold_port(Listen(host="192.0.2.1")):
+        pass
