@@ -5,7 +5,7 @@ a whole.
 """
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -78,6 +78,10 @@ class EmbeddedStore:
     def suppress(self, user_id: str, reason: Reason) -> None:
         """Never answers a user personally again; see `Store.suppress`."""
         self._suppressed.add(user_id, reason)
+
+    def suppress_keys(self, keys: Set[str]) -> None:
+        """Takes over another list; see `Store.suppress_keys`."""
+        self._suppressed.add_keys(keys)
 
     def suppressed_keys(self) -> frozenset[str]:
         """Returns who is suppressed; see `Store.suppressed_keys`."""

@@ -5,7 +5,7 @@ after no reader would take them any more.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -130,6 +130,13 @@ class RedisStore:
         with _as_store_errors():
             self._client.sadd(self._key("suppressed"), key)
             self._client.rpush(self._key("suppressions"), json.dumps([key, reason]))
+
+    def suppress_keys(self, keys: Set[str]) -> None:
+        """Takes over another list; see `Store.suppress_keys`."""
+        found = sorted(keys)
+        with _as_store_errors():
+            for first in range(0, len(found), _BATCH_USERS):
+                self._client.sadd(self._key("suppressed"), *found[first : first + _BATCH_USERS])
 
     def suppressed_keys(self) -> frozenset[str]:
         """Returns who is suppressed; see `Store.suppressed_keys`."""

@@ -5,7 +5,7 @@ be answered personally. A reader names the release it serves with every read, so
 of another.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import NamedTuple, Protocol
 
 from forecart.publish.pointer import Pointer
@@ -65,6 +65,10 @@ class Store(RecordReader, Protocol):
 
     def suppress(self, user_id: str, reason: Reason) -> None:
         """Never answers a user personally again."""
+        ...
+
+    def suppress_keys(self, keys: Set[str]) -> None:
+        """Never answers those again who are on another list."""
         ...
 
     def suppressed_keys(self) -> frozenset[str]:
