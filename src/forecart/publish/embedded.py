@@ -20,9 +20,21 @@ from forecart.publish.suppression import Reason, SuppressionList
 from forecart.publish.users import UserTable
 
 SUPPRESSED: Final = "suppressed.txt"
-_POINTER: Final = "current.json"
+POINTER: Final = "current.json"
 _MAX_OPEN: Final = 4
 """Releases kept open: a process that serves for months must not hold every one that it ever read."""
+
+
+def read_pointer(root: Path) -> Pointer | None:
+    """Returns which release the folder itself serves, whatever a server does; None before the first.
+
+    Raises:
+        StoreError: what is there is no pointer.
+    """
+    try:
+        return Pointer.from_json((root / POINTER).read_bytes())
+    except FileNotFoundError:
+        return None
 
 
 class EmbeddedStore:
@@ -61,10 +73,7 @@ class EmbeddedStore:
 
     def pointer(self) -> Pointer | None:
         """Returns which release is served; see `Store.pointer`."""
-        try:
-            return Pointer.from_json((self.root / _POINTER).read_bytes())
-        except FileNotFoundError:
-            return None
+        return read_pointer(self.root)
 
     def move(self, to: Pointer, *, expected: Pointer | None) -> None:
         """Moves the pointer; see `Store.move`."""
@@ -73,7 +82,7 @@ class EmbeddedStore:
                 raise ConflictError(
                     f"the pointer must be where it was read, {current} arrived: publish again"
                 )
-            artifacts.write_text(self.root / _POINTER, to.to_json() + "\n")
+            artifacts.write_text(self.root / POINTER, to.to_json() + "\n")
 
     def suppress(self, user_id: str, reason: Reason) -> None:
         """Never answers a user personally again; see `Store.suppress`."""

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from forecart.errors import ArtifactError, ConflictError, GateError, NotFoundError
+from forecart.errors import ArtifactError, ConflictError, GateError, NotFoundError, StoreError
 from forecart.publish.check import check_in_fresh_process
+from forecart.publish.embedded import read_pointer
 from forecart.publish.gate import GateSettings
 from forecart.publish.pointer import Pointer
 from forecart.publish.release import ReleaseParts, build_release
@@ -121,7 +122,7 @@ class Publisher:
             )
         except GateError:
             # Nobody rolls back to what the gate refused; what was served before stays whatever it says now.
-            if current is None or release_id != current.previous_id:
+            if release_id not in self._find_named(current):
                 self._releases.remove(release_id)
             raise
 
@@ -134,11 +135,20 @@ class Publisher:
             )
 
     def _remove_old(self, pointer: Pointer) -> None:
-        kept = {pointer.release_id, pointer.previous_id}
-        others = [one for one in reversed(self._releases.ids()) if one not in kept]
-        for release_id in others[max(self.keep - len(kept - {None}), 0) :]:
+        own = pointer.named_ids
+        others = [one for one in reversed(self._releases.ids()) if one not in own]
+        old = others[max(self.keep - len(own), 0) :]
+        for release_id in (one for one in old if one not in self._find_named(pointer)):
             self.store.drop(release_id)
             self._releases.remove(release_id)
+
+    def _find_named(self, pointer: Pointer | None) -> frozenset[str]:
+        """Returns what is named by a pointer or the folder's own, which another store may not know of."""
+        try:
+            pointers = (pointer, read_pointer(self.root))
+        except StoreError:  # the folder's own is damaged and may have named any of them
+            return frozenset(self._releases.ids())
+        return frozenset().union(*(one.named_ids for one in pointers if one is not None))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
