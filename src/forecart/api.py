@@ -4,6 +4,8 @@ Takes names, paths and ids as people write them; gives plain dictionaries and po
 reading a run needs no torch; only `run` does, and says so where it is not installed.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -15,6 +17,7 @@ import polars as pl
 
 from forecart import artifacts, columns
 from forecart.config import RunConfig, load_config, validate_config
+from forecart.days import alone
 from forecart.errors import ArtifactError, ConfigError, ForecartError, NotFoundError
 from forecart.evaluation.people import read_titles, recent_events
 from forecart.events.ingest import CATALOGUE_FILE
@@ -168,17 +171,30 @@ def run(
     Raises:
         ConfigError: the configuration breaks a rule.
         DataError: the log cannot be read.
+        ConflictError: another process works on the run.
         ForecartError: the training extra is not installed.
     """
-    workflow = open_workflow(config, folder=folder, reporter=reporter)
-    workflow.run()
+    with opened_workflow(config, folder=folder, reporter=reporter) as workflow:
+        workflow.run()
     return Run(workflow.folder)
 
 
-def open_workflow(
+@contextmanager
+def opened_workflow(
     config: str | Path | RunConfig, *, folder: str | Path | None = None, reporter: Reporter | None = None
+) -> Iterator["Workflow"]:
+    """Gives the stages of a run, none of which has been started, and keeps other processes from the run.
+
+    The arguments and errors are those of `run`.
+    """
+    workflow = _make_workflow(config, folder=folder, reporter=reporter)
+    with alone(workflow.folder):
+        yield workflow
+
+
+def _make_workflow(
+    config: str | Path | RunConfig, *, folder: str | Path | None, reporter: Reporter | None
 ) -> "Workflow":
-    """Returns the stages of a run, none of which has been started; the arguments are those of `run`."""
     read = config if isinstance(config, RunConfig) else load_config(str(config))
     require_training()
     from forecart.workflow import Workflow

@@ -56,6 +56,8 @@ def run_day(config: RunConfig, folder: Path, as_of: datetime, *, reporter: Repor
         ArtifactError: the run has no trained models, or its log changed since they were trained.
         ConflictError: another process works on the run.
     """
+    if not (folder / artifacts.CONFIG).is_file():
+        raise ArtifactError(f"a day continues a finished run, {folder} is none: run it without --as-of first")
     with alone(folder):
         base = Workflow(config, folder, reporter=reporter)
         _check_moment(config, folder, as_of)

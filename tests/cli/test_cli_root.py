@@ -88,7 +88,7 @@ def test_an_interruption_says_how_to_go_on(monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module, "open_workflow", interrupt)
+    monkeypatch.setattr(run_module, "opened_workflow", interrupt)
     said = forecart("train", "nano", code=130)
     assert "continues" in said.stderr and said.stderr.count("\n") == 1
 

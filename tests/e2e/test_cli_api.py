@@ -1,5 +1,6 @@
 """The Python interface and its example."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,8 +39,9 @@ def test_a_finished_run_is_read(nano):
     assert len(run.events(user, limit=2)) == 2
 
 
-def test_a_run_started_again_is_the_same_run(nano):
-    assert forecart.run("nano", folder=nano.folder).report == forecart.open_run(nano.folder).report
+def test_a_run_started_again_is_the_same_run(nano, tmp_path):
+    shutil.copytree(nano.folder, tmp_path / "nano")
+    assert forecart.run("nano", folder=tmp_path / "nano").report == forecart.open_run(nano.folder).report
 
 
 @pytest.mark.parametrize(

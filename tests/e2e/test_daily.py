@@ -233,4 +233,4 @@ def test_status_says_how_far_a_run_is_and_what_is_served(nano, tmp_path):
     with alone(tmp_path / "nano"):
         assert "a process works on it" in forecart(*words).stdout
         error = forecart(*day[:-1], "2025-04-07", code=2).stderr
-        assert "one process runs a day" in error
+        assert "one process works on a run at a time" in error

@@ -42,6 +42,29 @@ def test_groups_are_filled_from_the_highest_and_equal_values_share_one():
     assert group_by_rank(np.array([5.0, 1, 7, 3, 2, 6, 4]), size=3).tolist() == [2, 0, 2, 1, 1, 2, 1]
     assert group_by_rank(np.array([1.0, 2, 2, 2, 2, 3]), size=2).tolist() == [0, 1, 1, 1, 1, 1]
     assert group_by_rank(np.full(5, 1.0), size=2).tolist() == [0] * 5
+    assert group_by_rank(np.array([]), size=2).tolist() == []
+
+
+def test_a_group_after_equal_values_is_as_large_as_any():
+    """99 equal values, one below them and 100 more: 99, twice 50, and 1 is left."""
+    value = np.concatenate([np.full(99, 1.0), [0.9], np.linspace(0.8, 0.1, 100)])
+    assert np.bincount(group_by_rank(value, size=50)).tolist() == [1, 50, 50, 99]
+
+
+def test_groups_are_those_of_a_naive_walk_from_the_highest_down():
+    generator = np.random.default_rng(5)
+    for _ in range(200):
+        value = generator.integers(0, generator.integers(1, 40), generator.integers(1, 80)).astype(float)
+        size = int(generator.integers(1, 20))
+        sizes, current = [], 0
+        for one in sorted(set(value.tolist()), reverse=True):
+            current += int((value == one).sum())
+            if current >= size:
+                sizes, current = [*sizes, current], 0
+        sizes += [current] if current else []
+        group = group_by_rank(value, size=size)
+        assert np.bincount(group).tolist() == sizes[::-1]
+        assert all(np.diff(group[np.argsort(value)]) >= 0)
 
 
 def test_a_few_pairs_at_the_highest_scores_say_nothing_certain():
@@ -79,15 +102,11 @@ def test_the_error_and_the_bins_are_those_of_a_naive_loop():
     converted = generator.random(60) < probability
     found = measure_reliability(probability, converted, user, num_samples=10)
     # Of 60 pairs a bin has 3 or more; from the top down, and never parts of equal predictions.
-    bins, current = [], []
+    bins = [[]]
     for value in sorted(set(probability.tolist()), reverse=True):
-        start = sum(probability > value)
-        if current and start // 3 != current[0]:
-            bins.append(current[1])
-            current = []
-        current = current or [start // 3, []]
-        current[1].append(value)
-    bins.append(current[1])
+        if np.isin(probability, bins[-1]).sum() >= 3:
+            bins.append([])
+        bins[-1].append(value)
     rows = [np.isin(probability, values) for values in reversed(bins)]
     assert found.num_pairs.tolist() == [int(row.sum()) for row in rows]
     gaps = [abs(probability[row].mean() - converted[row].mean()) * row.sum() for row in rows]

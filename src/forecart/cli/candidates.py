@@ -9,7 +9,7 @@ from rich.text import Text
 
 import forecart
 from forecart import columns
-from forecart.api import open_workflow
+from forecart.api import opened_workflow
 from forecart.cli.terminal import (
     DEFAULT_RUN,
     ConfigArgument,
@@ -46,8 +46,10 @@ def generate(
 
     Runs the stages before it where they are missing. Prints the folder of the lists.
     """
-    with told(quiet=quiet) as reporter:
-        workflow = open_workflow(config, folder=output, reporter=reporter)
+    with (
+        told(quiet=quiet) as reporter,
+        opened_workflow(config, folder=output, reporter=reporter) as workflow,
+    ):
         workflow.learn()
         workflow.list_candidates()
     folder = workflow.folder / "candidates"

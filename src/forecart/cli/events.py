@@ -7,7 +7,7 @@ import polars as pl
 import typer
 
 from forecart import artifacts, columns
-from forecart.api import open_workflow
+from forecart.api import opened_workflow
 from forecart.cli.terminal import (
     ConfigArgument,
     JsonOption,
@@ -54,8 +54,11 @@ def validate(
     Nothing is trained; a later `run` need not read the log again. Exits with 1 where more rows were rejected
     than the configuration allows (`events.max_rejected_share`).
     """
-    with told(quiet=quiet) as reporter:
-        facts = _read_events(open_workflow(config, folder=output, reporter=reporter))
+    with (
+        told(quiet=quiet) as reporter,
+        opened_workflow(config, folder=output, reporter=reporter) as workflow,
+    ):
+        facts = _read_events(workflow)
     facts["sample"] = _read_sample(Path(facts["quarantine"]), sample)
     print_json(facts) if as_json else _print_facts(facts)
     if not facts["is_accepted"]:

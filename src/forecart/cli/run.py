@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import forecart
-from forecart.api import open_workflow, require_training
+from forecart.api import opened_workflow, require_training
 from forecart.cli.release import publish_run
 from forecart.cli.result_table import compare_all, print_results
 from forecart.cli.terminal import (
@@ -127,8 +127,10 @@ def train(
 
     Runs the stages before it where they are missing. Prints the folder of the models.
     """
-    with told(quiet=quiet) as reporter:
-        workflow = open_workflow(config, folder=output, reporter=reporter)
+    with (
+        told(quiet=quiet) as reporter,
+        opened_workflow(config, folder=output, reporter=reporter) as workflow,
+    ):
         workflow.learn()
     folder = workflow.folder / "training"
     print_json({"folder": workflow.folder, "training": folder}) if as_json else typer.echo(str(folder))
@@ -144,8 +146,10 @@ def evaluate(
 
     Like `run`, but without the candidates of every user.
     """
-    with told(quiet=quiet) as reporter:
-        workflow = open_workflow(config, folder=output, reporter=reporter)
+    with (
+        told(quiet=quiet) as reporter,
+        opened_workflow(config, folder=output, reporter=reporter) as workflow,
+    ):
         workflow.learn()
         workflow.evaluate()
         workflow.calibrate()

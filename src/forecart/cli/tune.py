@@ -8,7 +8,7 @@ from rich.table import Table
 
 import forecart
 from forecart import artifacts
-from forecart.api import open_workflow, require_tuning
+from forecart.api import opened_workflow, require_tuning
 from forecart.cli.config_text import comment, render_config, to_toml
 from forecart.cli.terminal import (
     ConfigArgument,
@@ -78,8 +78,10 @@ def tune(  # noqa: PLR0913  (the options of the command)
     validated = started.model_copy(
         update={"split": started.split.model_copy(update={"validate_before": True})}
     )
-    with told(quiet=quiet) as reporter:
-        workflow = open_workflow(validated, folder=output, reporter=reporter)
+    with (
+        told(quiet=quiet) as reporter,
+        opened_workflow(validated, folder=output, reporter=reporter) as workflow,
+    ):
         tuning = Tuning(workflow, _LEVELS[target], metric)
 
         def say(tried: Tried) -> None:

@@ -119,12 +119,18 @@ def fit_calibration(
 def group_by_rank(value: FloatArray, *, size: int) -> npt.NDArray[np.intp]:
     """Returns the group of each value, [n], numbered from 0 for the lowest.
 
-    Groups are filled from the highest value down, `size` or more to each and equal values in one, so only
+    Groups are filled from the highest value down, equal values in one, and closed with `size` or more: only
     the lowest may be smaller.
     """
-    num_higher = len(value) - np.searchsorted(np.sort(value), value, side="right")
-    _, from_top = np.unique(num_higher // size, return_inverse=True)
-    return np.asarray(from_top.max(initial=0) - from_top, np.intp)
+    distinct, rank, count = np.unique(value, return_inverse=True, return_counts=True)
+    num_from_top = np.cumsum(count[::-1])
+    last: list[int] = []
+    num_taken = 0
+    while num_taken < len(value):
+        last.append(min(int(np.searchsorted(num_from_top, num_taken + size)), len(distinct) - 1))
+        num_taken = int(num_from_top[last[-1]])
+    from_top = np.searchsorted(last, len(distinct) - 1 - rank)
+    return np.asarray(len(last) - 1 - from_top, np.intp)
 
 
 @dataclass(frozen=True, eq=False)
