@@ -141,8 +141,10 @@ def test_a_release_that_is_dropped_takes_no_other_with_it(make_store, releases):
     store = make_store()
     for release in releases:
         store.load(release)
+    assert store.holds(releases[0].release_id)
     store.drop(releases[0].release_id)
     store.drop("20171201T000000Z-0123456789ab")
+    assert store.holds(releases[1].release_id) and not store.holds("20171201T000000Z-0123456789ab")
     assert store.read(releases[1].release_id, "user-1").payload == releases[1].users.read("user-1")
 
 
@@ -154,7 +156,7 @@ def test_in_redis_what_is_dropped_is_gone_and_the_rest_expires(server, releases)
     assert len(keys) == 51
     assert all(0 < client.ttl(key) <= releases[0].manifest.ttl_s + 86_400 for key in keys)
     store.drop(releases[0].release_id)
-    assert client.keys("dropped:*") == []
+    assert client.keys("dropped:*") == [] and not store.holds(releases[0].release_id)
     assert store.read(releases[0].release_id, "user-1").payload is None
 
 
@@ -168,6 +170,7 @@ def test_redis_that_is_not_there_is_an_error_of_the_store(releases):
         lambda: store.drop(releases[0].release_id),
         store.pointer,
         store.suppressed_keys,
+        lambda: store.holds(releases[0].release_id),
         lambda: store.suppress("user-1", "opt_out"),
         lambda: store.move(Pointer.after(None, "one", move="publish"), expected=None),
     ]

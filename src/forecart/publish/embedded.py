@@ -67,6 +67,10 @@ class EmbeddedStore:
     def distrust(self) -> None:
         """Does nothing: there is no connection; see `RecordReader.distrust`."""
 
+    def holds(self, release_id: str) -> bool:
+        """Returns whether a release is open or on the disk; see `Store.holds`."""
+        return release_id in self._tables or self._releases.path(release_id).is_dir()
+
     def drop(self, release_id: str) -> None:
         """Forgets a release, whose files `Releases.remove` removes; see `Store.drop`."""
         self._tables.pop(release_id, None)

@@ -58,6 +58,8 @@ class Publisher:
             self._refuse_older(current, made.release_id)
             release_id = self._build(made)
             if current is not None and current.release_id == release_id:
+                if not self.store.holds(release_id):
+                    self.store.load(self._releases.open(release_id), report=self.report)
                 return current
             self._check(current, release_id, suppressed)
             self.store.load(self._releases.open(release_id), report=self.report)

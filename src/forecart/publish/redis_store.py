@@ -86,6 +86,11 @@ class RedisStore:
             # Not those in use: they are other threads', in the middle of a read.
             self._client.connection_pool.disconnect(inuse_connections=False)
 
+    def holds(self, release_id: str) -> bool:
+        """Returns whether a release was loaded to its end; see `Store.holds`."""
+        with _as_store_errors():
+            return bool(self._client.exists(self._key("loaded", release_id)))
+
     def drop(self, release_id: str) -> None:
         """Removes a release's records; see `Store.drop`."""
         with _as_store_errors():

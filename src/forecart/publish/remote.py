@@ -41,6 +41,10 @@ class RemoteStore:
         """Passes it on; see `RecordReader.distrust`."""
         self._store.distrust()
 
+    def holds(self, release_id: str) -> bool:
+        """Returns whether a release's records are there; see `Store.holds`."""
+        return self._store.holds(release_id)
+
     def drop(self, release_id: str) -> None:
         """Removes a release's records; see `Store.drop`."""
         self._store.drop(release_id)

@@ -47,6 +47,10 @@ class Store(RecordReader, Protocol):
         """Takes in everyone's records, beside those of other releases; again is harmless."""
         ...
 
+    def holds(self, release_id: str) -> bool:
+        """Returns whether a release's records are there; a server that was restarted may have lost them."""
+        ...
+
     def drop(self, release_id: str) -> None:
         """Removes a release's records; one that is not there is nothing to remove."""
         ...
