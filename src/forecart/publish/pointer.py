@@ -47,7 +47,7 @@ class Pointer:
     @property
     def named_ids(self) -> frozenset[str]:
         """The releases that it names."""
-        return frozenset({self.release_id, self.previous_id} - {None})
+        return frozenset(one for one in (self.release_id, self.previous_id) if one is not None)
 
     @property
     def stand_in_id(self) -> str | None:
