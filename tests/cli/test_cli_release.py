@@ -1,6 +1,7 @@
 """`forecart release`: from a finished run to what is served, back again, and what is refused."""
 
 import json
+from importlib import resources
 
 import pytest
 from tests.cli.commands import forecart
@@ -43,6 +44,15 @@ def test_what_cannot_be_is_one_line(nano, root, tmp_path):
         done = release(root, *words, code=2)
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
         assert message in done.stderr
+
+
+@pytest.mark.parametrize(("days", "says"), [(13, "is none: run it without --as-of"), (14, "= 14 arrived")])
+def test_a_list_expires_no_sooner_than_a_day_lets_go_of_it(tmp_path, days, says):
+    """The default --ttl-days are 14: carried for 13 days it is served, and only the run is missing."""
+    text = resources.files("forecart.configs").joinpath("nano.toml").read_text()
+    (tmp_path / "c.toml").write_text(f"{text}\n[candidates]\nmax_carry_days = {days}\n")
+    words = ["run", tmp_path / "c.toml", "--output", tmp_path / "run", "--as-of", "2025-04-06"]
+    assert says in forecart(*words, "--publish", tmp_path / "releases", code=2).stderr
 
 
 def test_damage_is_found_by_verify_whatever_was_found_before(nano, tmp_path):

@@ -158,6 +158,30 @@ def test_who_begins_while_the_store_is_down_opens_the_latest_unconfirmed(followe
     assert ids(served) == [first, None] and served.pointer is not None
 
 
+def test_no_error_of_the_disk_ends_the_thread_while_the_store_is_down(
+    tmp_path, publisher, store, monkeypatch
+):
+    """As on a file system that became read-only: what cannot be opened is passed over and tried again."""
+
+    def refuse(release_id):
+        raise PermissionError("read-only file system")
+
+    first, second = publish(publisher, 0), publish(publisher, 1)
+    store.is_down = True
+    releases = Releases(tmp_path)
+    follower = ReleaseFollower(store, releases, poll_s=0.01)
+    whole = releases.open
+    monkeypatch.setattr(releases, "open", refuse)
+    follower.start()
+    try:
+        wait_until(lambda: follower.problem is not None)
+        assert ids(follower.served) == [None, None]
+        monkeypatch.setattr(releases, "open", lambda one: refuse(one) if one == second else whole(one))
+        wait_until(lambda: ids(follower.served) == [first, None])
+    finally:
+        follower.stop()
+
+
 def test_a_release_that_is_gone_from_the_disk_is_still_served(follower, publisher, tmp_path):
     """Publishers remove old releases while somebody answers from them."""
     publish(publisher, 0)

@@ -19,7 +19,7 @@ from forecart.cli.terminal import (
     to_printable,
     told,
 )
-from forecart.errors import NotFoundError
+from forecart.errors import ConfigError, NotFoundError
 from forecart.observe import Reporter
 from forecart.publish.pointer import Pointer
 from forecart.publish.publisher import KEEP, Publisher
@@ -36,7 +36,7 @@ DEFAULT_ROOT: Final = Path("releases")
 INVENTORY: Final = "inventory"
 """Below the folder of releases: the ads that are served with them."""
 TTL_DAYS: Final = 14.0
-"""Longer than a daily run carries a list (`candidates.max_carry_days`)."""
+"""Longer than a daily run carries a list, which `require_ttl_beyond` checks."""
 _DAY_S: Final = 86_400
 _US: Final = 1_000_000
 # A publisher has time: it waits where a reader would answer from its fallback.
@@ -100,6 +100,19 @@ def publish_run(  # noqa: PLR0913  (the options of the command)
         )
         return publisher.publish(
             lambda suppressed: read_run(run, day=day, suppressed=suppressed, ttl_s=int(ttl_days * _DAY_S))
+        )
+
+
+def require_ttl_beyond(max_carry_days: int) -> None:
+    """Checks that a list is served longer than a daily run carries it.
+
+    Raises:
+        ConfigError: it would expire before it is made anew.
+    """
+    if max_carry_days >= TTL_DAYS:
+        raise ConfigError(
+            f"a list is served for {TTL_DAYS:g} days and must be carried for fewer to be published, "
+            f"candidates.max_carry_days = {max_carry_days} arrived"
         )
 
 

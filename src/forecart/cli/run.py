@@ -12,7 +12,7 @@ import typer
 
 import forecart
 from forecart.api import opened_workflow, require_training
-from forecart.cli.release import publish_run
+from forecart.cli.release import publish_run, require_ttl_beyond
 from forecart.cli.result_table import compare_all, print_results
 from forecart.cli.terminal import (
     ConfigArgument,
@@ -102,6 +102,8 @@ def _run_day(
 
     read = load_config(config)
     folder = output or Path("runs") / read.name
+    if publish is not None:
+        require_ttl_beyond(read.candidates.max_carry_days)
     with told(quiet=quiet) as reporter:
         day = run_day(read, folder, as_of, reporter=reporter)
         found: dict[str, Any] = {"folder": day.folder, "as_of": as_of.isoformat(), **day.facts}

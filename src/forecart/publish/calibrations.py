@@ -1,10 +1,14 @@
 """Calibrations on disk: JSON of (score, probability) by source, checked before anything is valued by them."""
 
 from pathlib import Path
+from typing import Final
 
 from forecart import artifacts
 from forecart.errors import ArtifactError, DataError
 from forecart.metrics.calibration import Calibration, parse_calibrations
+
+CALIBRATIONS: Final = "calibrations.json"
+"""The file's name, in a run's stage and in a release."""
 
 
 def read_calibrations(path: Path) -> dict[str, Calibration]:

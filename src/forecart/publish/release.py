@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from forecart import artifacts
 from forecart.errors import ArtifactError
 from forecart.metrics.calibration import Calibration, describe_calibrations
-from forecart.publish.calibrations import read_calibrations
+from forecart.publish.calibrations import CALIBRATIONS, read_calibrations
 from forecart.publish.integrity import FileFacts, describe_files, read_sealed, write_sealed
 from forecart.publish.records import RecordLayout, hash_name
 from forecart.publish.users import UserTable, write_users
@@ -31,7 +31,6 @@ RELEASE_FORMAT: Final = "forecart-release-2"
 _US: Final = 1_000_000
 _DAY_S: Final = 86_400
 _FALLBACK: Final = "fallback.json"
-_CALIBRATIONS: Final = "calibrations.json"
 _ITEM_INDEX: Final = "items/index"
 _MAX_EXACT: Final = 300_000
 """Products beyond which reading every vector takes too long for a request."""
@@ -130,7 +129,7 @@ def build_release(parts: ReleaseParts, folder: Path) -> None:
         _build_item_index(*parts.item_vectors, parts.embedding_space_id, folder / _ITEM_INDEX)
     artifacts.write_json(folder / _FALLBACK, parts.fallback)
     if parts.calibrations:
-        artifacts.write_json(folder / _CALIBRATIONS, describe_calibrations(parts.calibrations))
+        artifacts.write_json(folder / CALIBRATIONS, describe_calibrations(parts.calibrations))
     write_users(folder / "users", parts.users, _stamped(parts), parts.layout)
     manifest = Manifest(
         format=RELEASE_FORMAT,
@@ -201,7 +200,7 @@ class Release:
                 calibrations do not rise.
             SkewError: its index is of another embedding space.
         """
-        manifest, calibrations = read_manifest(folder), folder / _CALIBRATIONS
+        manifest, calibrations = read_manifest(folder), folder / CALIBRATIONS
         index, space = folder / _ITEM_INDEX, manifest.embedding_space_id
         return cls(
             folder,

@@ -17,7 +17,7 @@ import polars as pl
 from forecart import artifacts, columns
 from forecart.errors import ArtifactError
 from forecart.metrics.calibration import Calibration
-from forecart.publish.calibrations import read_calibrations
+from forecart.publish.calibrations import CALIBRATIONS, read_calibrations
 from forecart.publish.records import RecordLayout
 from forecart.publish.release import ReleaseParts
 from forecart.publish.suppression import suppression_key
@@ -28,7 +28,6 @@ from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 _WEIGHTS: Final = "weights.safetensors"
 _METRICS: Final = ("recall_at_10", "recall_at_20", "recall_at_100", "p90_coverage")
 _SERVED: Final = "model-0"
-_CALIBRATIONS: Final = "calibrations.json"
 
 
 def read_run(
@@ -204,7 +203,7 @@ def _read_calibrations(run: Path, levels: list[Level]) -> tuple[str | None, dict
         model = artifacts.read_json(_model_folder(run, level) / artifacts.MANIFEST)
         if facts["model_keys"].get(PLURAL[level]) != model["key"]:
             raise ArtifactError(f"the calibration of {run} must be of its models, it is not: run it again")
-    return facts["key"], read_calibrations(path.parent / _CALIBRATIONS)
+    return facts["key"], read_calibrations(path.parent / CALIBRATIONS)
 
 
 def _hash_weights(run: Path, level: Level) -> str:

@@ -144,15 +144,19 @@ class ReleaseFollower:
         with self._lock:
             served = self.served
             try:
-                served = self._look()
-            except StoreError as error:
-                self._note(str(error))
-                served = self._open_latest()
+                served = self._look_or_open_latest()
             except Exception as error:  # a follower that ended would serve today's release for ever
                 self._note(f"{type(error).__name__}: {error}")
             self._prepare(served)
             self.served = served
             return served
+
+    def _look_or_open_latest(self) -> Served:
+        try:
+            return self._look()
+        except StoreError as error:
+            self._note(str(error))
+            return self._open_latest()
 
     def _look(self) -> Served:
         pointer = self._store.pointer()
@@ -215,7 +219,7 @@ class ReleaseFollower:
         for release_id in reversed(self._releases.ids()):
             try:
                 return Served(OpenRelease(self._releases.open(release_id)))
-            except ForecartError:
+            except (ForecartError, OSError):
                 continue
         return self.served
 
