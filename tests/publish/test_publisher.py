@@ -8,7 +8,7 @@ import pytest
 from tests.publish.crashing import check_here
 from tests.publish.small_release import AS_OF_US, DAY_US, TTL_S, advertisers_of, make_parts
 
-from forecart.errors import ConflictError, NotFoundError
+from forecart.errors import ConflictError, GateError, NotFoundError
 from forecart.publish import publisher as publisher_module
 from forecart.publish.embedded import EmbeddedStore
 from forecart.publish.lookup import look_up
@@ -84,6 +84,31 @@ def test_what_was_withdrawn_is_not_gone_back_to_from_what_came_after(publisher):
     publish(publisher, 2)
     assert withdrawn in Releases(publisher.root).ids()
     assert publisher.roll_back().release_id == first
+
+
+def same_for_all(records):
+    records["num_advertisers"], records["advertiser_index"] = 6, range(2, 8)
+
+
+def test_what_a_killed_publisher_left_unchecked_is_checked_before_it_is_gone_back_to(publisher, monkeypatch):
+    first = publish(publisher, 0).release_id
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    for generation, change in ((1, same_for_all), (2, None)):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(publisher_module, "check_in_fresh_process", die)
+            publish(publisher, generation, change=change)
+    served = publish(Publisher(publisher.root, publisher.store, keep=4), 3)
+    _, bad, good, _ = Releases(publisher.root).ids()
+    with pytest.raises(GateError, match="50 of 50 do"):
+        publisher.roll_back(bad)
+    assert publisher.store.pointer() == served
+    assert publisher.roll_back(good).release_id == good
+    with monkeypatch.context() as patched:
+        patched.setattr(publisher_module, "check_in_fresh_process", die)
+        assert publisher.roll_back(first).release_id == first, "once is enough for a release that passed"
 
 
 def test_a_rollback_to_what_is_served_is_refused(publisher):

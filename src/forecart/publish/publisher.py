@@ -77,6 +77,7 @@ class Publisher:
         Raises:
             NotFoundError: there is nothing to roll back to.
             ArtifactError: that release is damaged.
+            GateError: no gate has passed it, nor does now.
             ConflictError: it is served already, or another publisher is at work or was faster.
             StoreError: the store does not answer.
         """
@@ -87,7 +88,10 @@ class Publisher:
                 raise NotFoundError(f"{self.root} has no release before the one that is served")
             if goal == current.release_id:
                 raise ConflictError(f"a rollback goes to another release, {goal} is served already")
-            self.store.load(self._releases.open(goal), report=self.report)
+            release = self._releases.open(goal)
+            if not self._releases.has_passed(goal):  # a publisher was killed before it looked
+                check_in_fresh_process(self.root, goal, None, suppressed=frozenset(), settings=self.gate)
+            self.store.load(release, report=self.report)
             moved = Pointer.after(current, goal, move="rollback")
             self.store.move(moved, expected=current)
             return moved
@@ -127,6 +131,7 @@ class Publisher:
             if release_id not in self._find_named(current):
                 self._releases.remove(release_id)
             raise
+        self._releases.note_passed(release_id)
 
     def _refuse_older(self, current: Pointer | None, release_id: str) -> None:
         # By the ids: the release that is served may be lost, and that must not keep the next one away.
