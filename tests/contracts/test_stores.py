@@ -15,6 +15,7 @@ from forecart.publish.pointer import Pointer
 from forecart.publish.redis_store import RedisStore
 from forecart.publish.release import Release, build_release
 from forecart.publish.releases import Releases
+from forecart.publish.remote import RemoteStore
 from forecart.publish.suppression import suppression_key
 
 
@@ -41,7 +42,7 @@ def releases(root):
     return [found.open(one) for one in found.ids()]
 
 
-@pytest.fixture(params=["embedded", "redis"])
+@pytest.fixture(params=["embedded", "redis", "remote"])
 def make_store(request, root, server, tmp_path):
     """A function that opens the same store again, as another process would."""
     if request.param == "embedded":
@@ -50,7 +51,9 @@ def make_store(request, root, server, tmp_path):
         return lambda: EmbeddedStore(tmp_path)
     url = f"redis://127.0.0.1:{server.port}/0"
     namespace = uuid.uuid4().hex
-    return lambda: RedisStore(url, namespace=namespace, timeout_s=5)
+    if request.param == "redis":
+        return lambda: RedisStore(url, namespace=namespace, timeout_s=5)
+    return lambda: RemoteStore(RedisStore(url, namespace=namespace, timeout_s=5), tmp_path)
 
 
 def test_everyone_is_read_as_in_the_release(make_store, releases):
@@ -126,7 +129,9 @@ def test_who_is_suppressed_is_known_to_every_reader(make_store, releases):
     writer.suppress("nobody", "deletion")
     assert reader.read(releases[0].release_id, "user-5").is_suppressed
     assert not reader.read(releases[0].release_id, "user-6").is_suppressed
-    wanted = {suppression_key("user-5"), suppression_key("nobody")}
+    writer.suppress_keys({suppression_key("user-7")})
+    assert reader.read(releases[0].release_id, "user-7").is_suppressed
+    wanted = {suppression_key("user-5"), suppression_key("nobody"), suppression_key("user-7")}
     assert make_store().suppressed_keys() == wanted
     found = look_up(reader, releases[0], "user-5", now_us=releases[0].manifest.as_of_us)
     assert (found.record, found.absence) == (None, "suppressed")
@@ -136,8 +141,10 @@ def test_a_release_that_is_dropped_takes_no_other_with_it(make_store, releases):
     store = make_store()
     for release in releases:
         store.load(release)
+    assert store.holds(releases[0].release_id)
     store.drop(releases[0].release_id)
     store.drop("20171201T000000Z-0123456789ab")
+    assert store.holds(releases[1].release_id) and not store.holds("20171201T000000Z-0123456789ab")
     assert store.read(releases[1].release_id, "user-1").payload == releases[1].users.read("user-1")
 
 
@@ -149,7 +156,7 @@ def test_in_redis_what_is_dropped_is_gone_and_the_rest_expires(server, releases)
     assert len(keys) == 51
     assert all(0 < client.ttl(key) <= releases[0].manifest.ttl_s + 86_400 for key in keys)
     store.drop(releases[0].release_id)
-    assert client.keys("dropped:*") == []
+    assert client.keys("dropped:*") == [] and not store.holds(releases[0].release_id)
     assert store.read(releases[0].release_id, "user-1").payload is None
 
 
@@ -163,6 +170,7 @@ def test_redis_that_is_not_there_is_an_error_of_the_store(releases):
         lambda: store.drop(releases[0].release_id),
         store.pointer,
         store.suppressed_keys,
+        lambda: store.holds(releases[0].release_id),
         lambda: store.suppress("user-1", "opt_out"),
         lambda: store.move(Pointer.after(None, "one", move="publish"), expected=None),
     ]

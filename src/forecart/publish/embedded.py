@@ -5,7 +5,7 @@ a whole.
 """
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -20,9 +20,21 @@ from forecart.publish.suppression import Reason, SuppressionList
 from forecart.publish.users import UserTable
 
 SUPPRESSED: Final = "suppressed.txt"
-_POINTER: Final = "current.json"
+POINTER: Final = "current.json"
 _MAX_OPEN: Final = 4
 """Releases kept open: a process that serves for months must not hold every one that it ever read."""
+
+
+def read_pointer(root: Path) -> Pointer | None:
+    """Returns which release the folder itself serves, whatever a server does; None before the first.
+
+    Raises:
+        StoreError: what is there is no pointer.
+    """
+    try:
+        return Pointer.from_json((root / POINTER).read_bytes())
+    except FileNotFoundError:
+        return None
 
 
 class EmbeddedStore:
@@ -55,16 +67,17 @@ class EmbeddedStore:
     def distrust(self) -> None:
         """Does nothing: there is no connection; see `RecordReader.distrust`."""
 
+    def holds(self, release_id: str) -> bool:
+        """Returns whether a release is open or on the disk; see `Store.holds`."""
+        return release_id in self._tables or self._releases.path(release_id).is_dir()
+
     def drop(self, release_id: str) -> None:
         """Forgets a release, whose files `Releases.remove` removes; see `Store.drop`."""
         self._tables.pop(release_id, None)
 
     def pointer(self) -> Pointer | None:
         """Returns which release is served; see `Store.pointer`."""
-        try:
-            return Pointer.from_json((self.root / _POINTER).read_bytes())
-        except FileNotFoundError:
-            return None
+        return read_pointer(self.root)
 
     def move(self, to: Pointer, *, expected: Pointer | None) -> None:
         """Moves the pointer; see `Store.move`."""
@@ -73,11 +86,15 @@ class EmbeddedStore:
                 raise ConflictError(
                     f"the pointer must be where it was read, {current} arrived: publish again"
                 )
-            artifacts.write_text(self.root / _POINTER, to.to_json() + "\n")
+            artifacts.write_text(self.root / POINTER, to.to_json() + "\n")
 
     def suppress(self, user_id: str, reason: Reason) -> None:
         """Never answers a user personally again; see `Store.suppress`."""
         self._suppressed.add(user_id, reason)
+
+    def suppress_keys(self, keys: Set[str]) -> None:
+        """Takes over another list; see `Store.suppress_keys`."""
+        self._suppressed.add_keys(keys)
 
     def suppressed_keys(self) -> frozenset[str]:
         """Returns who is suppressed; see `Store.suppressed_keys`."""

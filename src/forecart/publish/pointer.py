@@ -45,6 +45,11 @@ class Pointer:
         )
 
     @property
+    def named_ids(self) -> frozenset[str]:
+        """The releases that it names."""
+        return frozenset(one for one in (self.release_id, self.previous_id) if one is not None)
+
+    @property
     def stand_in_id(self) -> str | None:
         """The release that answers whom the served one does not know; never one that was withdrawn."""
         return None if self.move == "rollback" else self.previous_id

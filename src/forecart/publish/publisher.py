@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from forecart.errors import ArtifactError, ConflictError, GateError, NotFoundError
+from forecart.errors import ArtifactError, ConflictError, GateError, NotFoundError, StoreError
 from forecart.publish.check import check_in_fresh_process
+from forecart.publish.embedded import read_pointer
 from forecart.publish.gate import GateSettings
 from forecart.publish.pointer import Pointer
 from forecart.publish.release import ReleaseParts, build_release
@@ -57,6 +58,8 @@ class Publisher:
             self._refuse_older(current, made.release_id)
             release_id = self._build(made)
             if current is not None and current.release_id == release_id:
+                if not self.store.holds(release_id):
+                    self.store.load(self._releases.open(release_id), report=self.report)
                 return current
             self._check(current, release_id, suppressed)
             self.store.load(self._releases.open(release_id), report=self.report)
@@ -125,7 +128,7 @@ class Publisher:
             )
         except GateError:
             # Nobody rolls back to what the gate refused; what was served before stays whatever it says now.
-            if current is None or release_id != current.previous_id:
+            if release_id not in self._find_named(current):
                 self._releases.remove(release_id)
             raise
         self._releases.note_passed(release_id)
@@ -139,11 +142,20 @@ class Publisher:
             )
 
     def _remove_old(self, pointer: Pointer) -> None:
-        kept = {pointer.release_id, pointer.previous_id}
-        others = [one for one in reversed(self._releases.ids()) if one not in kept]
-        for release_id in others[max(self.keep - len(kept - {None}), 0) :]:
+        own = pointer.named_ids
+        others = [one for one in reversed(self._releases.ids()) if one not in own]
+        old = others[max(self.keep - len(own), 0) :]
+        for release_id in (one for one in old if one not in self._find_named(pointer)):
             self.store.drop(release_id)
             self._releases.remove(release_id)
+
+    def _find_named(self, pointer: Pointer | None) -> frozenset[str]:
+        """Returns what is named by a pointer or the folder's own, which another store may not know of."""
+        try:
+            pointers = (pointer, read_pointer(self.root))
+        except StoreError:  # the folder's own is damaged and may have named any of them
+            return frozenset(self._releases.ids())
+        return frozenset().union(*(one.named_ids for one in pointers if one is not None))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

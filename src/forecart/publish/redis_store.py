@@ -5,7 +5,7 @@ after no reader would take them any more.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -86,6 +86,11 @@ class RedisStore:
             # Not those in use: they are other threads', in the middle of a read.
             self._client.connection_pool.disconnect(inuse_connections=False)
 
+    def holds(self, release_id: str) -> bool:
+        """Returns whether a release was loaded to its end; see `Store.holds`."""
+        with _as_store_errors():
+            return bool(self._client.exists(self._key("loaded", release_id)))
+
     def drop(self, release_id: str) -> None:
         """Removes a release's records; see `Store.drop`."""
         with _as_store_errors():
@@ -130,6 +135,13 @@ class RedisStore:
         with _as_store_errors():
             self._client.sadd(self._key("suppressed"), key)
             self._client.rpush(self._key("suppressions"), json.dumps([key, reason]))
+
+    def suppress_keys(self, keys: Set[str]) -> None:
+        """Takes over another list; see `Store.suppress_keys`."""
+        found = sorted(keys)
+        with _as_store_errors():
+            for first in range(0, len(found), _BATCH_USERS):
+                self._client.sadd(self._key("suppressed"), *found[first : first + _BATCH_USERS])
 
     def suppressed_keys(self) -> frozenset[str]:
         """Returns who is suppressed; see `Store.suppressed_keys`."""

@@ -5,7 +5,7 @@ be answered personally. A reader names the release it serves with every read, so
 of another.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import NamedTuple, Protocol
 
 from forecart.publish.pointer import Pointer
@@ -47,6 +47,10 @@ class Store(RecordReader, Protocol):
         """Takes in everyone's records, beside those of other releases; again is harmless."""
         ...
 
+    def holds(self, release_id: str) -> bool:
+        """Returns whether a release's records are there; a server that was restarted may have lost them."""
+        ...
+
     def drop(self, release_id: str) -> None:
         """Removes a release's records; one that is not there is nothing to remove."""
         ...
@@ -65,6 +69,10 @@ class Store(RecordReader, Protocol):
 
     def suppress(self, user_id: str, reason: Reason) -> None:
         """Never answers a user personally again."""
+        ...
+
+    def suppress_keys(self, keys: Set[str]) -> None:
+        """Never answers those again who are on another list."""
         ...
 
     def suppressed_keys(self) -> frozenset[str]:

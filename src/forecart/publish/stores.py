@@ -4,6 +4,7 @@ from pathlib import Path
 
 from forecart.errors import ConfigError
 from forecart.publish.embedded import EmbeddedStore
+from forecart.publish.remote import RemoteStore
 from forecart.publish.store import Store
 
 
@@ -25,4 +26,4 @@ def open_store(root: Path, url: str | None, *, timeout_s: float) -> Store:
         raise ConfigError(f"a store is a URL such as redis://localhost:6379/0, {url!r:.80} arrived")
     from forecart.publish.redis_store import RedisStore  # its client is an extra
 
-    return RedisStore(url, timeout_s=timeout_s)
+    return RemoteStore(RedisStore(url, timeout_s=timeout_s), root)

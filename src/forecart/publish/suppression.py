@@ -8,6 +8,7 @@ everywhere on the machine, after a restart and after a rollback.
 import hashlib
 import os
 import threading
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
@@ -41,17 +42,26 @@ class SuppressionList:
         if not user_id:
             raise DataError("a user to suppress has an id, an empty one arrived")
         key = suppression_key(user_id)
-        line = f"{key} {reason} {datetime.now(UTC).isoformat(timespec='seconds')}\n"
+        self._append([key], reason)
+        return key
+
+    def add_keys(self, keys: Iterable[str]) -> None:
+        """Puts on the list, durably, who is on another one."""
+        if found := sorted(set(keys) - self.keys()):
+            self._append(found, "carried")
+
+    def _append(self, keys: Sequence[str], why: str) -> None:
+        moment = datetime.now(UTC).isoformat(timespec="seconds")
+        lines = "".join(f"{key} {why} {moment}\n" for key in keys)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # One write to a file opened for appending: lines of several processes do not mix.
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             # A newline first ends a line that a crash may have cut.
-            os.write(descriptor, f"\n{line}".encode())
+            os.write(descriptor, f"\n{lines}".encode())
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        return key
 
     def __contains__(self, user_id: str) -> bool:
         self._read_on()

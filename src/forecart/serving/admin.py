@@ -69,7 +69,9 @@ class Admin:
         try:
             await asyncio.to_thread(self._parts.store.suppress, ask.user_id, ask.reason)
         except StoreError:
-            raise HttpError(503, "the store does not answer, nothing was noted: try again") from None
+            raise HttpError(
+                503, "not noted everywhere, folder and store must both take it: try again"
+            ) from None
         self._parts.log.info("suppressed", reason=ask.reason)
         return _DONE
 

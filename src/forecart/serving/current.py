@@ -8,7 +8,7 @@ mixes two releases. What cannot be opened changes nothing but the reason that is
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Final
@@ -85,11 +85,13 @@ class Served:
         previous: the one before it, where it is still there; None after a rollback, which withdrew it.
         pointer: what the store said; None while it has not answered since this process began, and then
             `current` is the latest release on the disk, whose records nobody may be shown.
+        is_empty: the store has lost the pointer, or the records of `current`.
     """
 
     current: OpenRelease | None = None
     previous: OpenRelease | None = None
     pointer: Pointer | None = None
+    is_empty: bool = False
 
 
 class ReleaseFollower:
@@ -159,20 +161,39 @@ class ReleaseFollower:
     def _look(self) -> Served:
         pointer = self._store.pointer()
         if pointer is None:
-            raise NotFoundError(f"{self._releases.root} has no release that is served yet: publish one")
+            return self._look_without_pointer()
         if pointer == self.served.pointer:
             if self.served.current is not None:
-                self._note(None)
-                return self.served
+                return self._look_for_records(self.served)
             if time.monotonic() < self._retry_at:
                 return self.served
         self._retry_at = time.monotonic() + _RETRY_S
         previous = self._try_to_open(pointer.stand_in_id)
         current = self._try_to_open(pointer.release_id)
-        if current is not None:
-            self._note(None)
-            self._tell("release_opened", pointer.release_id)
-        return Served(current, previous if previous is not current else None, pointer)
+        served = Served(current, previous if previous is not current else None, pointer)
+        if current is None:
+            return served
+        self._tell("release_opened", pointer.release_id)
+        return self._look_for_records(served)
+
+    def _look_without_pointer(self) -> Served:
+        """Keeps what is open, or opens the latest that the store has lost, for the lists for everybody."""
+        ids = self._releases.ids()
+        if self.served.current is None and (not ids or self._store.holds(ids[-1])):
+            raise NotFoundError(f"{self._releases.root} has no release that is served yet: publish one")
+        self._note("the store must name the release that is served, it is empty: publish again")
+        return self._mark(self._open_latest(), is_empty=True)
+
+    def _look_for_records(self, served: Served) -> Served:
+        assert served.current is not None
+        release_id = served.current.release.release_id
+        is_empty = not self._store.holds(release_id)
+        lost = f"the store must hold the records of {release_id}, it has lost them: publish again"
+        self._note(lost if is_empty else None)
+        return self._mark(served, is_empty=is_empty)
+
+    def _mark(self, served: Served, *, is_empty: bool) -> Served:
+        return served if served.is_empty == is_empty else replace(served, is_empty=is_empty)
 
     def _try_to_open(self, release_id: str | None) -> OpenRelease | None:
         if release_id is None:

@@ -47,6 +47,7 @@ Reason = Literal[
     "version_skew",
     "store_timeout",
     "store_down",
+    "store_empty",
     "release_stale",
     "release_refused",
     "no_release",
@@ -148,6 +149,8 @@ class Ladder:
             return _CONSENT[verdict]
         if user_id is None:
             return "no_user"
+        if served.is_empty:
+            return "store_empty"
         if served.pointer is None and served.current is not None:
             return "store_down"
         newest = served.current or served.previous
