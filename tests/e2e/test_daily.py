@@ -234,6 +234,7 @@ def test_status_says_how_far_a_run_is_and_what_is_served(nano, tmp_path):
     # Its history is from long ago.
     late = forecart(*words, "--max-age-hours", "24", code=1).stdout
     assert "395 of 395 users' advertisers anew" in late and "history up to 2025-04-06T00:00:00+00:00" in late
+    assert "must be the folder of a run" in forecart("status", tmp_path / "typo", code=2).stderr
     with alone(tmp_path / "nano"):
         assert "a process works on it" in forecart(*words).stdout
         error = forecart(*day[:-1], "2025-04-07", code=2).stderr

@@ -12,6 +12,7 @@ from forecart import artifacts
 from forecart.cli.release import DEFAULT_ROOT, RootOption, StoreOption, opened_store
 from forecart.cli.terminal import JsonOption, examples, print_json, to_printable
 from forecart.days import DAY_FILE, is_worked_on, list_days
+from forecart.errors import ArtifactError
 from forecart.publish.pointer import Pointer
 from forecart.publish.release import read_manifest
 from forecart.publish.releases import Releases
@@ -60,7 +61,15 @@ def status(
 
 
 def describe_run(run: Path) -> dict[str, Any]:
-    """Returns which stages are complete, whether a process works on the run, and its last day."""
+    """Returns which stages are complete, whether a process works on the run, and its last day.
+
+    Raises:
+        ArtifactError: the folder holds no run.
+    """
+    if not (run / artifacts.CONFIG).is_file():
+        raise ArtifactError(
+            f"{run} must be the folder of a run, it has no {artifacts.CONFIG}: name another one"
+        )
     days = list_days(run)
     return {
         "folder": run,
@@ -80,8 +89,8 @@ def describe_served(root: Path, pointer: Pointer | None, *, now_s: float) -> dic
 
 
 def is_late(served: dict[str, Any] | None, *, max_age_s: float) -> bool:
-    """Whether nothing is served, or a history that is older."""
-    return served is None or served["age_s"] > max_age_s
+    """Whether nothing is served, or a history that is older, or from a time to come."""
+    return served is None or not 0 <= served["age_s"] <= max_age_s
 
 
 def tell(found: dict[str, Any]) -> list[str]:
