@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
+from forecart import artifacts
 from forecart.errors import DataError
 
 Reason = Literal["opt_out", "deletion"]
@@ -54,14 +55,7 @@ class SuppressionList:
         moment = datetime.now(UTC).isoformat(timespec="seconds")
         lines = "".join(f"{key} {why} {moment}\n" for key in keys)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # One write to a file opened for appending: lines of several processes do not mix.
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            # A newline first ends a line that a crash may have cut.
-            os.write(descriptor, f"\n{lines}".encode())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        artifacts.append_lines(self.path, lines.encode())
 
     def __contains__(self, user_id: str) -> bool:
         self._read_on()

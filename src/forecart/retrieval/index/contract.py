@@ -163,6 +163,35 @@ class StoredVectors:
         return IndexStats(self.facts["kind"], num, width, self.disk_bytes, self.facts["measured"])
 
 
+@dataclass(frozen=True, eq=False)
+class StoredIndex:
+    """What every index of a folder says of its vectors.
+
+    Attributes:
+        stored: vectors by candidate.
+    """
+
+    stored: StoredVectors
+
+    @property
+    def candidate_N(self) -> npt.NDArray[np.int32]:
+        """[N], ascending."""
+        return self.stored.candidate_N
+
+    @property
+    def embedding_space_id(self) -> str:
+        """Of the weights that made the vectors."""
+        return str(self.stored.facts["embedding_space_id"])
+
+    def read_vectors(self, place_M: npt.NDArray[np.int64]) -> Floats:
+        """Returns the stored vectors at some places."""
+        return self.stored.read(place_M)
+
+    def stats(self) -> IndexStats:
+        """Returns counts and sizes."""
+        return self.stored.stats()
+
+
 def check_queries(query_BD: Floats, width: int) -> Floats:
     """Returns the queries as the libraries take them.
 

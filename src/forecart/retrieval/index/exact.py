@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from forecart.retrieval.index import files
 from forecart.retrieval.index.contract import (
@@ -15,8 +14,7 @@ from forecart.retrieval.index.contract import (
     Floats,
     IndexSettings,
     IndexSource,
-    IndexStats,
-    StoredVectors,
+    StoredIndex,
     check_queries,
 )
 from forecart.retrieval.index.scan import Scan, scan
@@ -31,7 +29,7 @@ def build_exact(source: IndexSource, folder: Path, settings: IndexSettings) -> N
 
 
 @dataclass(frozen=True, eq=False)
-class ExactIndex:
+class ExactIndex(StoredIndex):
     """Scores every candidate.
 
     Attributes:
@@ -39,18 +37,7 @@ class ExactIndex:
         scan: what scores them.
     """
 
-    stored: StoredVectors
     scan: Scan = scan
-
-    @property
-    def candidate_N(self) -> npt.NDArray[np.int32]:
-        """[N], ascending."""
-        return self.stored.candidate_N
-
-    @property
-    def embedding_space_id(self) -> str:
-        """Of the weights that made the vectors."""
-        return str(self.stored.facts["embedding_space_id"])
 
     def search(self, query_BD: Floats, top_k: int, *, eligible: Eligible | None = None) -> TopK:
         """See `Index.search`."""
@@ -60,11 +47,3 @@ class ExactIndex:
             place_M = np.flatnonzero(eligible.among(candidate_N))
             vector_ND, candidate_N = vector_ND[place_M], candidate_N[place_M]
         return self.scan(vector_ND, candidate_N, query_BD, top_k=top_k)
-
-    def read_vectors(self, place_M: npt.NDArray[np.int64]) -> Floats:
-        """Returns the stored vectors at some places."""
-        return self.stored.read(place_M)
-
-    def stats(self) -> IndexStats:
-        """Returns counts and sizes."""
-        return self.stored.stats()

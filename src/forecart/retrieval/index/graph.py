@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
 from forecart import artifacts
 from forecart.retrieval.index import files
@@ -19,8 +18,7 @@ from forecart.retrieval.index.contract import (
     Floats,
     IndexSettings,
     IndexSource,
-    IndexStats,
-    StoredVectors,
+    StoredIndex,
     check_queries,
 )
 from forecart.retrieval.index.scan import scan
@@ -58,7 +56,7 @@ def open_graph(folder: Path, facts: dict[str, Any]) -> "GraphIndex":
 
 
 @dataclass(frozen=True, eq=False)
-class GraphIndex:
+class GraphIndex(StoredIndex):
     """Walks a graph of neighbours.
 
     Attributes:
@@ -67,19 +65,8 @@ class GraphIndex:
         measured: the effort of a walk.
     """
 
-    stored: StoredVectors
     graph: Any
     measured: dict[str, Any]
-
-    @property
-    def candidate_N(self) -> npt.NDArray[np.int32]:
-        """[N], ascending."""
-        return self.stored.candidate_N
-
-    @property
-    def embedding_space_id(self) -> str:
-        """Of the weights that made the vectors."""
-        return str(self.stored.facts["embedding_space_id"])
 
     def search(self, query_BD: Floats, top_k: int, *, eligible: Eligible | None = None) -> TopK:
         """See `Index.search`."""
@@ -107,14 +94,6 @@ class GraphIndex:
         score_BK, place_BK = self.graph.search(query_BD, kept, params=parameters)
         score_BK = np.where(place_BK < 0, -np.inf, score_BK).astype(np.float32, copy=False)
         return sort_lists(np.where(place_BK < 0, 0, self.candidate_N[place_BK]), score_BK, top_k)
-
-    def read_vectors(self, place_M: npt.NDArray[np.int64]) -> Floats:
-        """Returns the stored vectors at some places."""
-        return self.stored.read(place_M)
-
-    def stats(self) -> IndexStats:
-        """Returns counts and sizes."""
-        return self.stored.stats()
 
 
 def _measure(index: GraphIndex, source: IndexSource, settings: IndexSettings) -> dict[str, Any]:

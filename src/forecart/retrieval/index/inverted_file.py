@@ -20,8 +20,7 @@ from forecart.retrieval.index import files
 from forecart.retrieval.index.contract import (
     Eligible,
     Floats,
-    IndexStats,
-    StoredVectors,
+    StoredIndex,
     check_queries,
 )
 from forecart.retrieval.index.lists import empty_lists, map_lists, put_into_lists
@@ -37,7 +36,7 @@ def open_inverted_file(folder: Path, facts: dict[str, Any]) -> "InvertedFile":
 
 
 @dataclass(frozen=True, eq=False)
-class InvertedFile:
+class InvertedFile(StoredIndex):
     """Reads the lists nearest to a user.
 
     Attributes:
@@ -47,21 +46,10 @@ class InvertedFile:
         measured: lists to read, and times.
     """
 
-    stored: StoredVectors
     lists: Any
     list_of_N: npt.NDArray[np.int32]
     measured: dict[str, Any]
     _masked: WeakKeyDictionary[Eligible, MaskedLists] = field(default_factory=WeakKeyDictionary, repr=False)
-
-    @property
-    def candidate_N(self) -> npt.NDArray[np.int32]:
-        """[N], ascending."""
-        return self.stored.candidate_N
-
-    @property
-    def embedding_space_id(self) -> str:
-        """Of the weights that made the vectors."""
-        return str(self.stored.facts["embedding_space_id"])
 
     def search(self, query_BD: Floats, top_k: int, *, eligible: Eligible | None = None) -> TopK:
         """See `Index.search`."""
@@ -155,11 +143,3 @@ class InvertedFile:
             return scan(self.stored.vector_ND, self.candidate_N, query_BD, top_k=top_k)
         candidate_M = self.candidate_N[masked.place_M]
         return scan(masked.read(self.stored), candidate_M, query_BD, top_k=top_k)
-
-    def read_vectors(self, place_M: npt.NDArray[np.int64]) -> Floats:
-        """Returns the stored vectors at some places."""
-        return self.stored.read(place_M)
-
-    def stats(self) -> IndexStats:
-        """Returns counts and sizes."""
-        return self.stored.stats()
