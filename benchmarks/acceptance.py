@@ -33,7 +33,8 @@ MAX_SHED_SHARE = 0.01
 MAX_P99_RATIO = 2.5
 MIN_GOODPUT, MAX_OVERLOAD_MB, MIN_SWITCHES, MAX_STOP_S = 0.8, 200, 5, 10.0
 MAX_SLOPE_MB_PER_H = 1.0
-FAULT_S = 600 if IS_LONG else 3
+FAULT_S = 600 if IS_LONG else 20
+MAX_FAULT_P99_MS, MAX_RECOVERY_S = 50.0, 10.0
 MAX_LOOKUP_P50_US, MAX_LOOKUP_P99_US = 10.0, 50.0
 
 
@@ -128,11 +129,39 @@ def measure_r5() -> Outcome:
 
 
 def measure_r10() -> Outcome:
-    return count_tests(
-        "tests/serving/test_store_faults.py",
-        least=8,
-        sizes={"FORECART_FAULT_S": (FAULT_S, FAULT_S)},
+    tests = count_tests("tests/serving/test_store_faults.py", least=8)
+    timed = judge_faults(run_faults())
+    if not timed.passed:  # as in L1, what else the machine does may show: once more
+        first, timed = timed, judge_faults(run_faults())
+        timed = Outcome(f"{timed.figure} (again, after: {first.figure})", timed.passed)
+    return Outcome(f"{tests.figure}; {timed.figure}", tests.passed and timed.passed)
+
+
+def run_faults() -> dict[str, Any]:
+    """Runs the benchmark of the faults; returns fault -> figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "benchmarks.store_faults", "--seconds", str(FAULT_S)]
+        subprocess.run([*command, "--results", folder], cwd=ROOT, capture_output=True, check=True)
+        figures: dict[str, Any] = json.loads((Path(folder) / "store-faults.json").read_text())["faults"]
+    return figures
+
+
+def judge_faults(faults: dict[str, Any]) -> Outcome:
+    """Every answer in time and 200, personal ones soon after."""
+    broken = {name: found for name, found in faults.items() if name != "none"}
+    statuses = Counter[str]()
+    for found in broken.values():
+        statuses.update(found["answers"])
+        statuses.update(found["errors"])
+    p99_ms = {name: found["latency_ms"]["200"]["p99"] for name, found in broken.items()}
+    recovered_s = max(found["recovered_s"] for found in broken.values())
+    silent = sum(found["degraded"].get("", 0) for found in broken.values())
+    figure = (
+        f"p99 ms {', '.join(f'{name} {ms:.0f}' for name, ms in p99_ms.items())}; answers {dict(statuses)}, "
+        f"{silent} not labelled; personal again after {recovered_s:.1f} s at most"
     )
+    is_fast = max(p99_ms.values()) <= MAX_FAULT_P99_MS and recovered_s <= MAX_RECOVERY_S
+    return Outcome(figure, set(statuses) == {"200"} and not silent and is_fast)
 
 
 def measure_r12() -> Outcome:
@@ -409,7 +438,10 @@ ROWS = (
     Row("R4", "another release, space or user is refused and labelled", "all pass", measure_r4),
     Row("R5", "a rollback under load: nothing fails, the same bytes", "all pass", measure_r5),
     Row(
-        "R10", f"a store down, hung, slow or lying, {FAULT_S} s each: answers go on", "all pass", measure_r10
+        "R10",
+        f"a store down, hung, slow or lying, {FAULT_S} s each: answers go on",
+        "all pass, p99 <= 50 ms, back in 10 s",
+        measure_r10,
     ),
     Row("R12", "a release that is too old is not personal", "all pass", measure_r12),
     Row("R13", "two publishers at once: one wins, the other says so", "all pass", measure_r13),
