@@ -75,15 +75,21 @@ def test_rolling_back_again_goes_further_back_and_never_forward(publisher):
         publisher.roll_back()
     assert publisher.store.pointer().release_id == first
     assert publisher.roll_back(third).release_id == third, "one that is named may be a later one"
-    assert publisher.roll_back().release_id == second
+    assert publisher.roll_back().release_id == first, "the second was withdrawn, and is not gone back to"
+    assert publisher.roll_back(second).release_id == second, "but where it is named"
 
 
 def test_what_was_withdrawn_is_not_gone_back_to_from_what_came_after(publisher):
     first, withdrawn = publish(publisher, 0).release_id, publish(publisher, 1).release_id
     publisher.roll_back()
-    publish(publisher, 2)
+    second = publish(publisher, 2).release_id
+    third = publish(Publisher(publisher.root, publisher.store, keep=5), 3).release_id
     assert withdrawn in Releases(publisher.root).ids()
-    assert publisher.roll_back().release_id == first
+    assert publisher.roll_back().release_id == second
+    assert publisher.roll_back().release_id == first, "not to the one between, which was withdrawn"
+    with pytest.raises(NotFoundError):
+        publisher.roll_back()
+    assert publisher.roll_back(third).release_id == third
 
 
 def same_for_all(records):

@@ -128,7 +128,7 @@ def rollback(
     """Serve the release before, or one that is named. Prints the id.
 
     What is gone back from is withdrawn: nobody is answered from it any more. Once more without an ID goes
-    further back, to the release with the next older history, and never forward.
+    further back, to the next older history that was not withdrawn itself, and never forward.
     """
     with opened_store(releases, store) as opened:
         pointer = Publisher(releases, opened).roll_back(release_id)

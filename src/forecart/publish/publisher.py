@@ -64,7 +64,7 @@ class Publisher:
             self._check(current, release_id, suppressed)
             self.store.load(self._releases.open(release_id), report=self.report)
             moved = Pointer.after(current, release_id, move="publish")
-            self.store.move(moved, expected=current)
+            self._move(moved, current)
             self._remove_old(moved)
             return moved
 
@@ -72,7 +72,8 @@ class Publisher:
         """Serves the release before, or one that is named, and returns the pointer.
 
         The one before is the one that was served until the last publish. After a rollback that one is the
-        withdrawn one: then it is the latest on the disk with a history older than that of what is served.
+        withdrawn one: then it is the latest on the disk that is older than what is served and was not
+        withdrawn itself. A named one may be any.
 
         Raises:
             NotFoundError: there is nothing to roll back to.
@@ -93,8 +94,15 @@ class Publisher:
                 check_in_fresh_process(self.root, goal, None, suppressed=frozenset(), settings=self.gate)
             self.store.load(release, report=self.report)
             moved = Pointer.after(current, goal, move="rollback")
-            self.store.move(moved, expected=current)
+            self._move(moved, current)
             return moved
+
+    def _move(self, moved: Pointer, current: Pointer | None) -> None:
+        # Noted first: a publisher that is killed in between leaves one that nobody goes back to by itself.
+        if current is not None and moment_of(moved.release_id) < moment_of(current.release_id):
+            self._releases.note_withdrawn(current.release_id)
+        self.store.move(moved, expected=current)
+        self._releases.note_served(moved.release_id)
 
     @property
     def _releases(self) -> Releases:
@@ -103,8 +111,8 @@ class Publisher:
     def _find_before(self, current: Pointer) -> str | None:
         if current.move == "publish":
             return current.previous_id
-        served = moment_of(current.release_id)
-        older = [one for one in self._releases.ids() if moment_of(one) < served]
+        served, releases = moment_of(current.release_id), self._releases
+        older = [one for one in releases.ids() if moment_of(one) < served and not releases.is_withdrawn(one)]
         return older[-1] if older else None
 
     def _build(self, parts: ReleaseParts) -> str:

@@ -1,8 +1,8 @@
 """The folder of releases: where each is, whether it is whole, and how one comes in and goes.
 
-`releases/ID/` are the releases, `stamps/ID.json` says that one was found whole and `stamps/ID.passed` that
-the gate passed it, `building/` is what a publisher works on. A release appears by a rename, so whoever lists
-the folder sees whole ones only.
+`releases/ID/` are the releases, `stamps/ID.json` says that one was found whole, `stamps/ID.passed` that the
+gate passed it and `stamps/ID.withdrawn` that it was gone back from; `building/` is what a publisher works on.
+A release appears by a rename, so whoever lists the folder sees whole ones only.
 """
 
 import re
@@ -89,21 +89,34 @@ class Releases:
     def remove(self, release_id: str) -> None:
         """Removes a release: its manifest first, so that no half of it looks complete."""
         folder = self.path(release_id)
-        self._mark(release_id).unlink(missing_ok=True)
+        for mark in ("passed", "withdrawn"):
+            self._mark(release_id, mark).unlink(missing_ok=True)
         (folder / artifacts.MANIFEST).unlink(missing_ok=True)
         self._stamp(release_id).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
     def note_passed(self, release_id: str) -> None:
         """Notes that a release passed the gate."""
-        artifacts.write_text(self._mark(release_id), "")
+        artifacts.write_text(self._mark(release_id, "passed"), "")
 
     def has_passed(self, release_id: str) -> bool:
         """Whether a release is known to have passed the gate."""
-        return self._mark(release_id).is_file()
+        return self._mark(release_id, "passed").is_file()
 
-    def _mark(self, release_id: str) -> Path:
-        return self.root / "stamps" / f"{release_id}.passed"
+    def note_withdrawn(self, release_id: str) -> None:
+        """Notes that a release was gone back from."""
+        artifacts.write_text(self._mark(release_id, "withdrawn"), "")
+
+    def note_served(self, release_id: str) -> None:
+        """Notes that a release is served, whatever it was gone back from before."""
+        self._mark(release_id, "withdrawn").unlink(missing_ok=True)
+
+    def is_withdrawn(self, release_id: str) -> bool:
+        """Whether a release was gone back from and not served since."""
+        return self._mark(release_id, "withdrawn").is_file()
+
+    def _mark(self, release_id: str, mark: str) -> Path:
+        return self.root / "stamps" / f"{release_id}.{mark}"
 
     def _stamp(self, release_id: str) -> Path:
         return self.root / "stamps" / f"{release_id}.json"
