@@ -75,7 +75,8 @@ class World:
         """Advertisers and items are told apart by random features; the first columns are co-conversion."""
         rng = torch.Generator().manual_seed(1)
         advertiser_AF = torch.randn(self.num_advertisers, 8, generator=rng)
-        item_IF = torch.randn(self.num_items, 8, generator=rng)
+        # Halves, which a store holds without a loss.
+        item_IF = torch.randn(self.num_items, 8, generator=rng).half().float()
         candidate_NF = advertiser_AF if level == "advertiser" else item_IF
         num = len(candidate_NF)
         advertiser_N = torch.arange(num) // 4 if level == "item" else torch.zeros(num, dtype=torch.int64)

@@ -12,7 +12,7 @@ from forecart.sequences.candidate_store import CandidateStore, write_features
 def features_of(num):
     rng = np.random.default_rng(0)
     content, metadata, collaborative = (
-        rng.standard_normal((num, width)).astype(np.float32) for width in (3, 2, 4)
+        rng.standard_normal((num, width)).astype(np.float16).astype(np.float32) for width in (3, 2, 4)
     )
     return CandidateFeatures(content, metadata, collaborative, rng.integers(0, 9, num).astype(np.int32))
 
@@ -41,6 +41,13 @@ def test_a_store_is_written_whole_or_not_at_all(tmp_path):
         CandidateStore.load(tmp_path)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 70_000.0])
+def test_what_half_precision_cannot_hold_is_refused(tmp_path, value):
+    block = np.full((3, 2), value, np.float32), np.zeros(3, np.int32)
+    with pytest.raises(ValueError, match="at most 65,504, another arrived"):
+        CandidateStore.write(tmp_path, [block], num_candidates=3, num_collaborative=0)
+
+
 def resident_kb(path):
     """What `smaps` says of the pages of a file."""
     total, is_of_file = 0, False
@@ -57,8 +64,8 @@ def resident_kb(path):
 def test_a_read_keeps_no_more_mapped_than_is_said_and_its_rows_are_right(
     tmp_path, monkeypatch, kept, stretch
 ):
-    num = 1 << 17
-    static = np.arange(num * 16, dtype=np.float32).reshape(num, 16)
+    num = 1 << 18
+    static = (np.arange(num * 16) % 2039).astype(np.float32).reshape(num, 16)
     advertiser = np.arange(num, dtype=np.int32)
     store = CandidateStore.write(tmp_path, [(static, advertiser)], num_candidates=num, num_collaborative=0)
     file, rng = tmp_path / "static.npy", np.random.default_rng(0)
@@ -82,7 +89,7 @@ def test_a_read_keeps_no_more_mapped_than_is_said_and_its_rows_are_right(
 def test_no_more_is_mapped_at_once_than_a_stretch_beyond_what_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(candidate_store, "KEPT_BYTES", 1 << 20)
     monkeypatch.setattr(candidate_store, "STRETCH_BYTES", 1 << 20)
-    num, mapped = 1 << 17, []
+    num, mapped = 1 << 18, []
     block = np.zeros((num, 16), np.float32), np.zeros(num, np.int32)
     store = CandidateStore.write(tmp_path, [block], num_candidates=num, num_collaborative=0)
     take = np.take

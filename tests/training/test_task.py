@@ -31,7 +31,8 @@ def test_a_store_takes_the_place_of_the_tables_and_changes_next_to_nothing(task,
     assert not (tmp_path / "stored" / "store").exists()
     with torch.no_grad():
         again = load_trained(tmp_path / "stored").encode_candidates()
-        torch.testing.assert_close(stored.model.eval().encode_candidates(), again)
+        # A store has features in half precision, what is saved has them whole.
+        torch.testing.assert_close(stored.model.eval().encode_candidates(), again, atol=1e-3, rtol=0)
         cosine = (again * usual.model.eval().encode_candidates())[2:].sum(1)
     assert cosine.min() > 0.99
 

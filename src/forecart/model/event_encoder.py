@@ -100,9 +100,8 @@ class EventEncoder(nn.Module):
         x_TD = x_TD + self.position(batch.position_T)
         advertiser_TD = _of_distinct(self._advertiser_vectors, batch.advertiser_T)
         static_IF = self.item_static_IF if batch.rows is None else batch.rows.static_NF
-        x_TD = (
-            x_TD + advertiser_TD + _of_distinct(lambda index_U: self.item(static_IF[index_U]), batch.item_T)
-        )
+        item_TD = _of_distinct(lambda index_U: self.item(static_IF[index_U].float()), batch.item_T)
+        x_TD = x_TD + advertiser_TD + item_TD
         if id_table is None:
             return x_TD
         index_T = batch.advertiser_T if self.level == "advertiser" else batch.item_T

@@ -105,7 +105,7 @@ class CandidateTower(nn.Module):
             rows: what `index_N` numbers; None for the whole catalogue.
         """
         if rows is None:
-            static_NF, advertiser_N = self.static_NF[index_N], self.advertiser_N[index_N]
+            static_NF, advertiser_N = self.static_NF[index_N].float(), self.advertiser_N[index_N]
         else:
             static_NF, advertiser_N = rows.static_NF[index_N], rows.advertiser_N[index_N]
             index_N = rows.index_N[index_N]
@@ -147,9 +147,15 @@ class HistorySummary(nn.Module):
         weight_M = self.dropout(F.softplus(self.gate(feature_MF)[:, 0].float()) * batch.own_mass_M)
         row_B = torch.arange(batch.num_rows, device=weight_M.device)
         # A bag of pairs per row: the features of all pairs, [M, F], are never in memory at once.
+        candidate_M, static_NF = batch.own_candidate_M, self.static_NF
+        if batch.rows is not None:
+            static_NF = batch.rows.static_NF
+        elif static_NF.dtype != weight_M.dtype:  # the files of a store: only what is named is made whole
+            index_N, candidate_M = torch.unique(candidate_M, return_inverse=True)
+            static_NF = static_NF[index_N].to(weight_M.dtype)
         summed_BF = F.embedding_bag(
-            batch.own_candidate_M,
-            self.static_NF if batch.rows is None else batch.rows.static_NF,
+            candidate_M,
+            static_NF,
             torch.searchsorted(batch.own_row_M, row_B),
             mode="sum",
             per_sample_weights=weight_M,

@@ -1,8 +1,9 @@
 """The static features of a large catalogue in mapped files: a training step reads the rows that it needs.
 
-Takes blocks of rows, written once one after the other; gives rows by candidate index. What is mapped counts
-as resident memory although the system can take it back, so of a file larger than `KEPT_BYTES` a read lets go
-of each further stretch before it touches the next: memory does not grow with the catalogue.
+Takes blocks of rows, written once one after the other; gives rows by candidate index. Features are held in
+half precision, so that half the pages are touched. What is mapped counts as resident memory although the
+system can take it back, so of a file larger than `KEPT_BYTES` a read lets go of each further stretch before
+it touches the next: memory does not grow with the catalogue.
 """
 
 import mmap
@@ -34,12 +35,12 @@ class CandidateStore:
     """N candidates, padding and unknown included, in memory-mapped files.
 
     Attributes:
-        static: [N, F] float32, co-conversion columns first.
+        static: [N, F] float16, co-conversion columns first.
         advertiser: [N] int32; zeros where the candidates are advertisers.
         num_collaborative: how many columns of `static` are co-conversion.
     """
 
-    static: npt.NDArray[Any]
+    static: npt.NDArray[np.float16]
     advertiser: npt.NDArray[np.int32]
     num_collaborative: int
 
@@ -54,7 +55,7 @@ class CandidateStore:
         Args:
             index: [U], ascending.
         """
-        return _gather(self.static, index), _gather(self.advertiser, index)
+        return _gather(self.static, index).astype(np.float32), _gather(self.advertiser, index)
 
     @classmethod
     def write(
@@ -74,14 +75,16 @@ class CandidateStore:
             num_collaborative: how many columns are co-conversion.
 
         Raises:
-            ValueError: the blocks have another number of rows in all.
+            ValueError: the blocks have another number of rows in all, or a feature is not finite in half
+                precision.
         """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _FACTS).unlink(missing_ok=True)
         built, end = [folder / f".{name}.building" for name in _ARRAYS], 0
         with built[0].open("wb") as static, built[1].open("wb") as advertiser:
             for block in blocks:
-                for file, values in zip((static, advertiser), block, strict=True):
+                halves: list[npt.NDArray[Any]] = [_halve(block[0]), block[1]]
+                for file, values in zip((static, advertiser), halves, strict=True):
                     if end == 0:
                         _write_header(file, values, num_candidates)
                     # Written and not mapped: what is mapped while it is written counts as memory.
@@ -106,6 +109,14 @@ class CandidateStore:
         if len(static) != len(advertiser):
             raise ArtifactError(f"the arrays of the store in {folder} must be of one size, they are not")
         return cls(static, advertiser, facts["num_collaborative"])
+
+
+def _halve(static: npt.NDArray[Any]) -> npt.NDArray[np.float16]:
+    with np.errstate(over="ignore"):
+        half = static.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise ValueError(f"a feature is finite and at most {np.finfo(np.float16).max:,.0f}, another arrived")
+    return half
 
 
 def write_features(folder: Path, features: CandidateFeatures, *, with_content: bool) -> CandidateStore:
