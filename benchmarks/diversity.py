@@ -2,9 +2,9 @@
 
 Trains the demo's models on what is known before November, measures every rule of `RULES` at the four November
 cuts, and chooses of them: the highest gain in P90 coverage, the smaller of the two levels', of those whose
-Recall@100 loses no more than `MAX_LOSS` by the whole of its interval. `--test` measures nothing of that again:
-it scores the December cuts with the demo's own models, by score and as the stored choice says. Both write
-`results/scale-diversity.json` and print tables for docs/benchmarks.md.
+Recall@100 loses no more than `MAX_LOSS` by the whole of its interval. `--test` measures nothing of that
+again: it scores the December cuts with the demo's own models, by score and as the stored choice says. Both
+write `results/scale-diversity.json` and print tables for docs/benchmarks.md.
 """
 
 import argparse

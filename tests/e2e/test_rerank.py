@@ -19,14 +19,14 @@ from forecart.workflow import Workflow
 TOP_K, POOL = 20, 60
 RULE = RerankRule(popularity=0.7, similarity=0.2, kept_share=0.5)
 ORDER = RerankRule(popularity=0.0, similarity=0.0)
+UNLIKE = RerankRule(popularity=0.0, similarity=0.5, kept_share=0.0)
 
 
 def change_config(*, is_enabled, frontier=(), top_k=TOP_K, rule=RULE):
-    """Nano whose lists of products, as of the test cut, are chosen anew."""
+    """Nano whose lists of products are chosen anew."""
     tree = load_config("nano").model_dump(mode="json")
     tree["next_product"] |= {"rerank": {**rule.model_dump(), "is_enabled": is_enabled}, "top_k": top_k}
     tree["evaluation"] |= {"frontier": [one.model_dump() for one in frontier], "num_samples": 50}
-    tree["candidates"]["as_of"] = tree["split"]["test_cuts"][0]
     return validate_config(tree, where="nano")
 
 
@@ -35,7 +35,7 @@ def folder(nano, tmp_path_factory):
     """The nano run gone on with lists of products that are chosen anew."""
     folder = tmp_path_factory.mktemp("reranked") / "run"
     shutil.copytree(nano.folder, folder)
-    Workflow(change_config(is_enabled=True, frontier=[ORDER, RULE]), folder).run()
+    Workflow(change_config(is_enabled=True, frontier=[ORDER, UNLIKE, RULE]), folder).run()
     return folder
 
 
@@ -96,9 +96,10 @@ def test_lists_chosen_anew_have_their_own_row_and_their_place_on_the_frontier(na
     assert "frontier" not in before["next_product"]
     table, points = report["next_product"]["all"], report["next_product"]["frontier"]["points"]
     assert table["model"] == before["next_product"]["all"]["model"]
-    by_score, order, chosen = points
-    assert [point["name"] for point in points] == [BY_SCORE, name_rule(ORDER), name_rule(RULE)]
-    assert [point["is_listed"] for point in points] == [False, False, True]
+    by_score, order, unlike, chosen = points
+    names = [BY_SCORE, *map(name_rule, (ORDER, UNLIKE, RULE))]
+    assert [point["name"] for point in points] == names and len(set(names)) == 4
+    assert [point["is_listed"] for point in points] == [False, False, False, True]
     assert by_score["values"] == order["values"]
     assert order["difference"]["recall_at_100"] == {"mean": 0.0, "ci_low": 0.0, "ci_high": 0.0}
     for values, point in ((table["model"], by_score), (table["baselines"]["reranked"], chosen)):
@@ -106,11 +107,11 @@ def test_lists_chosen_anew_have_their_own_row_and_their_place_on_the_frontier(na
             assert point["values"][metric] == pytest.approx(values[metric], abs=1e-12)
     change = table["baselines"]["reranked"]["recall_at_10"] - table["model"]["recall_at_10"]
     assert chosen["difference"]["recall_at_10"]["mean"] == pytest.approx(change, abs=1e-12)
-    assert chosen["values"]["intra_list_similarity"] < by_score["values"]["intra_list_similarity"]
+    assert unlike["values"]["intra_list_similarity"] < by_score["values"]["intra_list_similarity"]
     assert "reranked" not in report["next_advertiser"]["all"]["baselines"]
     # Of the advertisers, whose lists are by score, the rules are measured all the same.
     others = report["next_advertiser"]["frontier"]["points"]
-    assert [point["is_listed"] for point in others] == [True, False, False]
+    assert [point["is_listed"] for point in others] == [True, False, False, False]
     page = (folder / "report.html").read_text()
     assert "Lists chosen anew" in page and name_rule(RULE) in page
     assert "Recall against coverage" not in (nano.folder / "report.html").read_text()

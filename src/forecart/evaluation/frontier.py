@@ -14,13 +14,13 @@ from forecart.evaluation.protocol import Evaluation, RankedLists, is_relevant_in
 from forecart.evaluation.tables import RECALL_K, measure_exposure, measure_rows
 from forecart.evaluation.targets import TargetData
 from forecart.metrics import catalog
-from forecart.metrics.ranking import rank_top_k
+from forecart.metrics.ranking import NO_CANDIDATE
 from forecart.metrics.significance import bootstrap_by_user
 from forecart.retrieval.diversity import Reranker, RerankRule, build_reranker
+from forecart.retrieval.exact import score_exact, search_exact
 from forecart.retrieval.scorer import ModelScorer
 from forecart.retrieval.top_k import TopK
 from forecart.sequences.split import Labels
-from forecart.sequences.vocabulary import FIRST_INDEX
 
 BY_SCORE: Final = "by score"
 _BATCH_USERS: Final = 128
@@ -97,12 +97,16 @@ def _list_all(
         rerankers = {name: _build(scorer, rule, cut_us) for name, rule in names.items()}
         for first in range(0, len(rows), _BATCH_USERS):
             batch = rows[first : first + _BATCH_USERS]
-            score_BN = np.array(scorer.score_at(cut_us, labels.user_index[batch]), np.float32)
-            score_BN[:, :FIRST_INDEX] = -np.inf
-            best = TopK(*rank_top_k(score_BN, k=depth))
+            users = scorer.embed(cut_us, labels.user_index[batch])
+            candidates = scorer.candidates_at(cut_us)
+            best = search_exact(
+                score_exact(users, candidates), top_k=depth, is_eligible_N=candidates.prior_N.isfinite()
+            )
             for name, reranker in rerankers.items():
                 found = _choose(best, reranker, settings.top_k)
-                lists[name].candidate[batch], lists[name].score[batch] = found.candidate, found.score
+                is_there = found.score > -np.inf
+                lists[name].candidate[batch] = np.where(is_there, found.candidate, NO_CANDIDATE)
+                lists[name].score[batch] = found.score
     everything = np.arange(len(labels))
     return Evaluation(settings, labels, {name: [name] for name in names}, {"all": everything}, {"all": lists})
 
