@@ -34,18 +34,21 @@ TIMED_USERS: Final = 1024
 _BLOCK: Final = 128
 RULES: Final = (
     *(
-        RerankRule(popularity=popularity, kept_share=kept)
+        RerankRule(popularity=popularity, kept_share=kept, pool_factor=3.0)
         for kept in (0.0, 0.5, 0.8, 0.9)
         for popularity in (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
     ),
-    *(RerankRule(popularity=0.3, pool_factor=factor) for factor in (1.5, 2.0, 5.0)),
+    *(RerankRule(popularity=0.3, kept_share=0.8, pool_factor=factor) for factor in (1.5, 2.0, 5.0)),
     # A price so high that it alone decides: the least popular of the pool in the last places.
-    *(RerankRule(popularity=100.0, kept_share=kept) for kept in (0.9, 0.95)),
+    *(RerankRule(popularity=100.0, kept_share=kept, pool_factor=3.0) for kept in (0.9, 0.95)),
     *(
-        RerankRule(popularity=0.0, similarity=similarity, kept_share=kept)
+        RerankRule(popularity=0.0, similarity=similarity, kept_share=kept, pool_factor=3.0)
         for similarity, kept in ((0.1, 0.0), (0.2, 0.0), (0.3, 0.0), (0.5, 0.0), (0.3, 0.5))
     ),
-    *(RerankRule(similarity=similarity) for similarity in (0.1, 0.3)),
+    *(
+        RerankRule(popularity=0.3, similarity=similarity, kept_share=0.8, pool_factor=3.0)
+        for similarity in (0.1, 0.3)
+    ),
 )
 SHOWN: Final = ("recall_at_10", "recall_at_20", "recall_at_100", "recall_at_100_of_novel")
 SPREAD: Final = ("p90_coverage", "catalogue_coverage", "gini", "intra_list_similarity")

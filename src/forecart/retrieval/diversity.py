@@ -18,8 +18,8 @@ from forecart.sequences.population import POPULARITY_DAYS, Population
 
 Float32Array = npt.NDArray[np.float32]
 _ALL_TIME: Final = len(POPULARITY_DAYS) - 1
-_BLOCK_USERS: Final = 16
-"""Users whose similarities are held at once: 6 MB of them with a pool of 300."""
+_BLOCK_USERS: Final = 8
+"""Users whose similarities are held at once: 8 MB of them with a pool of 500."""
 _PADDING: Final = np.float32(-1e30)
 """The value of what is no candidate: listed after all that are, and before nothing is left."""
 
@@ -35,7 +35,7 @@ class RerankRule(BaseModel):
     """MMR's 1 - lambda: weight of the highest cosine to what is listed above, against that of the score."""
     kept_share: float = Field(default=0.8, ge=0.0, le=1.0)
     """Share of the list, from the top, that stays as the scores have it."""
-    pool_factor: float = Field(default=3.0, ge=1.0)
+    pool_factor: float = Field(default=5.0, ge=1.0)
     """Of how many times as many best candidates a list is chosen; with 1 nothing but its order moves."""
 
     def pool_size(self, top_k: int) -> int:
