@@ -17,7 +17,7 @@ from forecart.run_plan import RunPlan
 from forecart.workflow import Workflow
 
 TOP_K, POOL = 20, 60
-RULE = RerankRule(popularity=0.7, similarity=0.2, kept_share=0.5)
+RULE = RerankRule(popularity=0.7, similarity=0.2, kept_share=0.5, pool_factor=3.0)
 ORDER = RerankRule(popularity=0.0, similarity=0.0)
 UNLIKE = RerankRule(popularity=0.0, similarity=0.5, kept_share=0.0)
 
