@@ -27,6 +27,7 @@ from pydantic_core import ErrorDetails
 from forecart.errors import ConfigError
 from forecart.events.schema import EventsConfig, SourceConfig
 from forecart.model.settings import ModelSettings
+from forecart.retrieval.diversity import RerankRule, RerankSettings
 from forecart.retrieval.eligibility import EligibilityRules
 from forecart.sequences.batches import OwnContent
 from forecart.sequences.split import DAY_US, LabelContract, Level
@@ -76,6 +77,7 @@ class TargetConfig(Section):
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
     successors: SuccessorSettings = SuccessorSettings()
+    rerank: RerankSettings = RerankSettings()
     num_seeds: PositiveInt = 1
     """How many models are trained that differ in nothing but the seed; candidates come from the first."""
     ablate_encoder: bool = False
@@ -101,6 +103,8 @@ class EvaluationConfig(Section):
     """Samples of the bootstrap."""
     num_examples: int = Field(default=6, ge=0)
     """Users whose history is shown beside their candidates in the report."""
+    frontier: list[RerankRule] = Field(default_factory=list)
+    """Ways to choose lists that are measured beside the best by score: recall against coverage."""
     with_prior_only: bool = True
     """Whether only users with a conversion before the cut are measured."""
 

@@ -140,12 +140,14 @@ class Day:
         }
 
     def _table_before(self, level: Level) -> Path | None:
-        """Returns the table that lists may be carried from: of the same model, moment and parts."""
+        """Returns the table that lists may be carried from: of the same model, rule, moment and parts."""
         if self.before is None:
             return None
         folder = self.before / "candidates" / PLURAL[level]
         facts = artifacts.read_json(folder / artifacts.MANIFEST)
+        rule = self.workflow.config.target(level).rerank.rule
         same = {
+            "rerank": rule and rule.model_dump(mode="json"),
             "model_key": self.workflow.plan.model_key(level),
             "top_k": self.workflow.config.target(level).top_k,
             "users_per_part": self.workflow.config.candidates.block_users * BLOCKS_PER_PART,

@@ -99,13 +99,14 @@ class RunPlan:
             [
                 keys,
                 artifacts.stage_files(self.folder / "events"),
-                self._dump("split", "evaluation", *SECTION.values()),
+                self._evaluated(),
             ]
         )
 
     def calibration_key(self) -> str:
         """Returns the key of the calibrations and of how far they held."""
         targets = [self.config.target(level) for level in self.config.levels]
+        rules = {PLURAL[level]: rule for level in self.config.levels for rule in self._rerank_rule(level)}
         return artifacts.hash_value(
             [
                 {PLURAL[level]: self.trained_key(level) for level in self.config.levels},
@@ -114,6 +115,7 @@ class RunPlan:
                 self._dump("split", "labels", "seed"),
                 self.config.candidates.model_dump(mode="json", include={"as_of", "eligibility"}),
                 CALIBRATION_FORMAT,
+                *([rules] if rules else []),
             ]
         )
 
@@ -128,6 +130,7 @@ class RunPlan:
                 target.top_k,
                 successor_settings,
                 CANDIDATES_FORMAT,
+                *self._rerank_rule(level),
             ]
         )
 
@@ -135,6 +138,21 @@ class RunPlan:
         """Returns the settings of the term where there is one: without it keys are as they always were."""
         settings = self.config.target(level).successors
         return [settings.model_dump(mode="json")] if settings.weight else []
+
+    def _rerank_rule(self, level: Level) -> list[dict[str, Any]]:
+        """Returns the rule of the lists; nothing where they are by score, so that keys are as they were."""
+        rule = self.config.target(level).rerank.rule
+        return [rule.model_dump(mode="json")] if rule else []
+
+    def _evaluated(self) -> dict[str, Any]:
+        """Returns the sections that the evaluation reads; of re-ranking nothing where there is none."""
+        dumped = self._dump("split", "evaluation", *SECTION.values())
+        for level in SECTION:
+            if self.config.target(level).rerank.rule is None:
+                del dumped[SECTION[level]]["rerank"]
+        if not self.config.evaluation.frontier:
+            del dumped["evaluation"]["frontier"]
+        return dumped
 
     def _dump(self, *sections: str) -> dict[str, Any]:
         return self.config.model_dump(mode="json", include=set(sections))

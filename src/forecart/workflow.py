@@ -7,6 +7,7 @@ the stages. A stage is complete when its manifest carries the key that `RunPlan`
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -21,17 +22,16 @@ from forecart.baselines.standard import build_baselines
 from forecart.config import RunConfig, to_us
 from forecart.errors import ArtifactError
 from forecart.evaluation.calibration import RELIABILITY, CalibrationTask, write_calibration
-from forecart.evaluation.people import build_examples, to_moment
-from forecart.evaluation.provenance import describe_data, describe_training, read_provenance
+from forecart.evaluation.frontier import measure_frontier
+from forecart.evaluation.people import build_examples
 from forecart.evaluation.report import render_report
 from forecart.evaluation.targets import (
     MODEL,
+    RERANKED,
     TargetData,
     measure_target,
-    show_people,
-    tabulate_target,
+    record_target,
     validation_measures,
-    write_target_lists,
 )
 from forecart.events.adapters import open_adapter
 from forecart.events.ingest import CATALOGUE_FILE, ingest_events
@@ -40,6 +40,7 @@ from forecart.observe import Reporter, SilentReporter
 from forecart.retrieval.candidates import CandidateTask, write_candidates
 from forecart.retrieval.eligibility import read_eligibility
 from forecart.retrieval.scorer import ModelScorer
+from forecart.run_facts import describe_run
 from forecart.run_plan import RunPlan
 from forecart.sequences.batches import BatchBuilder
 from forecart.sequences.build import Sequences, build_sequences
@@ -130,7 +131,7 @@ class Workflow:
         with self._stage("evaluation", folder, key) as is_needed:
             if is_needed:
                 artifacts.begin_stage(folder, key, resumable="*.*")
-                report: dict[str, Any] = self._report_head()
+                report: dict[str, Any] = describe_run(self.plan)
                 people: dict[str, dict[str, Any]] = {}
                 for level in self.config.levels:
                     report[SECTION[level]], people[PLURAL[level]] = self._evaluate_level(level, folder)
@@ -234,6 +235,11 @@ class Workflow:
             if settings.weight
         }
 
+    def listing_scorer(self, level: Level) -> ModelScorer:
+        """Returns the served model with the lists that are written: by score, or chosen anew by a rule."""
+        scorer, rule = self.scorer(level), self.config.target(level).rerank.rule
+        return scorer if rule is None else replace(scorer, name=RERANKED, rerank=rule)
+
     def scorers(self, level: Level) -> list[ModelScorer]:
         """Returns every trained model of a level, by system and seed."""
         return [self.scorer(level, *one) for one in self.plan.models(level)]
@@ -307,52 +313,44 @@ class Workflow:
     # --- evaluation -----------------------------------------------------------------------------------
 
     def _evaluate_level(self, level: Level, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-        target = self.config.target(level)
+        target, settings = self.config.target(level), self.config.evaluation
         data = self.target_data(level, [to_us(cut) for cut in self.config.split.test_cuts])
-        scorers = self.scorers(level)
+        scorers, listing = self.scorers(level), self.listing_scorer(level)
         self.reporter.say(f"{SECTION[level]}: {len(scorers)} models and {len(target.baselines)} baselines")
         measured = measure_target(
             data,
-            scorers,
+            scorers if listing.rerank is None else [*scorers, listing],
             baselines=target.baselines,
-            index_size=self.config.evaluation.index_size,
+            index_size=settings.index_size,
             seed=self.config.seed,
         )
-        write_target_lists(folder / f"{PLURAL[level]}_top100.parquet", data, measured)
-        table = tabulate_target(data, measured, num_samples=self.config.evaluation.num_samples)
-        people = show_people(
-            data, measured, num_users=self.config.evaluation.num_examples, seed=self.config.seed
+        table, people = record_target(
+            folder / f"{PLURAL[level]}_top100.parquet",
+            data,
+            measured,
+            num_samples=settings.num_samples,
+            num_examples=settings.num_examples,
+            seed=self.config.seed,
         )
+        if settings.frontier:
+            table["frontier"] = measure_frontier(
+                data,
+                scorers[0],
+                settings.frontier,
+                listed=target.rerank.rule,
+                num_samples=settings.num_samples,
+            )
         return table, people
 
     def _calibration_task(self, level: Level) -> CalibrationTask:
         return CalibrationTask(
             data=self.target_data(level, [to_us(cut) for cut in self.config.split.test_cuts]),
-            scorer=self.scorer(level),
+            scorer=self.listing_scorer(level),
             eligible_at=lambda moment_us: self._eligible_at(level, moment_us),
             top_k=self.config.target(level).top_k,
             known_before_us=self._candidates_as_of_us(),
             seed=self.config.seed,
         )
-
-    def _report_head(self) -> dict[str, Any]:
-        split = self.config.split
-        return {
-            "schema_version": 1,
-            "name": self.config.name,
-            "provenance": read_provenance(),
-            "config": self.config.model_dump(mode="json"),
-            "as_of": split.as_of.isoformat(),
-            "learned_until": to_moment(self.config.learn_until_us).isoformat(),
-            "cuts": [cut.isoformat() for cut in split.test_cuts],
-            "label_window_days": self.config.labels.window_days,
-            "data": describe_data(self.folder / "events"),
-            "training": {SECTION[level]: self._describe_training(level) for level in self.config.levels},
-        }
-
-    def _describe_training(self, level: Level) -> dict[str, Any]:
-        seeds = [self.config.seed + number for number in range(self.config.target(level).num_seeds)]
-        return describe_training(self.plan.model_folder(level), seeds)
 
     # --- candidates -----------------------------------------------------------------------------------
 
@@ -360,7 +358,7 @@ class Workflow:
         """Returns what the lists of a level are made from."""
         as_of_us = self._candidates_as_of_us()
         return CandidateTask(
-            scorer=self.scorer(level),
+            scorer=self.listing_scorer(level),
             as_of_us=as_of_us,
             top_k=self.config.target(level).top_k,
             is_eligible=self._eligible_at(level, as_of_us),

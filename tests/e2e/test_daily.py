@@ -239,3 +239,13 @@ def test_status_says_how_far_a_run_is_and_what_is_served(nano, tmp_path):
         assert "a process works on it" in forecart(*words).stdout
         error = forecart(*day[:-1], "2025-04-07", code=2).stderr
         assert "one process works on a run at a time" in error
+
+
+def test_lists_of_another_rule_are_not_carried(config, folder):
+    moment = START + timedelta(days=3)
+    rerank = config.next_product.rerank.model_copy(update={"is_enabled": True})
+    target = config.next_product.model_copy(update={"rerank": rerank})
+    for changed, is_carried in ((config, True), (config.model_copy(update={"next_product": target}), False)):
+        day = Day(Workflow(changed, folder), moment)
+        assert day._table_before("advertiser") is not None
+        assert (day._table_before("item") is not None) == is_carried

@@ -113,7 +113,27 @@ def _level(draw: random.Random, level: str, lead: float) -> dict[str, Any]:
         name: _table(draw, [value * scale for value in RECALL[level]["all"]], lead, 4100)
         for name, scale in zip(SLICES, (1.21, 0.83, 0.31, 0.97, 1.19, 0.28, 0.88, 0.02), strict=True)
     }
+    tables["frontier"] = _frontier(draw, RECALL[level]["all"])
     return tables
+
+
+def _frontier(draw: random.Random, recall: Iterable[float]) -> dict[str, Any]:
+    points: list[dict[str, Any]] = []
+    for place, name in enumerate(("by score", "popularity 0.3, kept 0.8", "similarity 0.2, kept 0.5")):
+        values = {
+            f"recall_at_{k}": value * (1 - place / 200) for k, value in zip(DEPTHS, recall, strict=True)
+        }
+        values |= {"recall_at_100_of_novel": draw.uniform(0.2, 0.4), "p90_coverage": 0.05 * (place + 1)}
+        values |= {"gini": draw.uniform(0.9, 0.99), "intra_list_similarity": draw.uniform(0.1, 0.3)}
+        change = {metric: -draw.uniform(0.001, 0.002) * place for metric in values}
+        ends = {"ci_low": -0.0007, "ci_high": 0.0007}
+        difference = {
+            metric: {"mean": mean, **{end: mean + half for end, half in ends.items()}}
+            for metric, mean in change.items()
+        }
+        point = {"name": name, "is_listed": place == 0, "is_default": place == 1, "values": values}
+        points.append(point | ({"difference": difference} if place else {}))
+    return {"num_rows": 5246, "points": points}
 
 
 def _table(draw: random.Random, recall: Iterable[float], lead: float, rows: int) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from forecart.evaluation import slices as slices_module
 from forecart.evaluation.lists import write_lists
 from forecart.evaluation.protocol import POOLS, EvaluationSettings, evaluate
 from forecart.evaluation.tables import measure_rows, name_cut, summarise
+from forecart.retrieval.diversity import Reranker, RerankRule
+from forecart.retrieval.top_k import TopK
 from forecart.sequences.histories import Histories
 from forecart.sequences.split import DAY_US, LabelContract, label_windows
 from forecart.sequences.vocabulary import Vocabulary
@@ -264,3 +266,38 @@ def test_bands_by_hand():
 def test_cut_names():
     assert name_cut(0) == "1970-01-01"
     assert name_cut(DAY_US // 2) == "1970-01-01T12:00:00Z"
+
+
+@dataclasses.dataclass
+class PickyScorer(RandomScorer):
+    """The same scores, its lists chosen anew."""
+
+    rule: RerankRule | None = None
+
+    def reranker_at(self, cut_us):
+        generator = np.random.default_rng(cut_us % 2**32)
+        vector_ND = generator.standard_normal((N, 3)).astype(np.float32)
+        vector_ND /= np.linalg.norm(vector_ND, axis=1, keepdims=True)
+        log_share_N = np.log(generator.random(N)).astype(np.float32)
+        return self.rule and Reranker(self.rule, vector_ND, log_share_N, temperature=2.0)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_lists_chosen_anew_are_a_row_of_their_own_in_every_pool(pool, histories, labels):
+    rule = RerankRule(popularity=0.5, similarity=0.3, kept_share=0.25, pool_factor=1.5)
+    model, picky = RandomScorer("model", 0), PickyScorer("reranked", 0, rule)
+    idle = PickyScorer("idle", 0)
+    found = evaluate([model, picky, idle], histories=histories, labels=labels, settings=SETTINGS)
+    lists, rows = found.lists[pool], found.pool_rows[pool]
+    assert lists["idle"].candidate.tolist() == lists["model"].candidate.tolist()
+    longer = dataclasses.replace(SETTINGS, top_k=18)
+    best = evaluate([model], histories=histories, labels=labels, settings=longer).lists[pool]["model"]
+    num_moved = 0
+    for at, row in enumerate(rows):
+        reranker = picky.reranker_at(int(labels.cut_us[row]))
+        one = TopK(best.candidate[at : at + 1], best.score[at : at + 1])
+        expected = reranker.rerank(one, top_k=TOP_K)
+        assert lists["reranked"].candidate[at].tolist() == expected.candidate[0].tolist()
+        num_moved += lists["reranked"].candidate[at].tolist() != lists["model"].candidate[at].tolist()
+    assert num_moved
+    assert "reranked" in summarise(found, num_samples=20)[pool]["baselines"]

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from forecart.evaluation.report import interval_charts, line_charts, numbers
+from forecart.evaluation.report.frontier import frontier_block
 from forecart.evaluation.report.markup import Html, clip, tag
 from forecart.evaluation.report.scales import Scale, round_limits, round_ticks, tick_labels
 from forecart.evaluation.report.verdicts import Difference, Verdict, best_baseline, differences, recall_depths
@@ -77,7 +78,7 @@ def test_a_verdict_needs_the_whole_interval_on_one_side() -> None:
 
 
 def test_the_best_baseline_is_no_ablation_and_equals_go_by_name() -> None:
-    values = {"b": 0.2, "a": 0.2, "model_no_encoder": 0.9, "c": None}
+    values = {"b": 0.2, "a": 0.2, "model_no_encoder": 0.9, "reranked": 0.8, "c": None}
     table = {
         "baselines": {name: {"recall_at_10": value, "recall_at_5": 0.1} for name, value in values.items()}
     }
@@ -146,3 +147,32 @@ def test_names_of_a_scatter_do_not_cover_each_other() -> None:
     drawn = line_charts.scatter(spots, label="test", x_name="x", y_name="y")
     assert 1 <= len(re.findall('class="name"', drawn)) < 9
     assert all(f"baseline_{at}:" in drawn for at in range(9))
+
+
+def test_a_frontier_has_a_mark_per_rule_at_its_recall_and_coverage() -> None:
+    listed = {"name": "by score", "is_listed": True, "values": {"recall_at_100": 0.8, "p90_coverage": 0.1}}
+    default = {
+        "name": "popularity 0.3",
+        "is_default": True,
+        "values": {"recall_at_100": 0.6, "p90_coverage": 0.2},
+        "difference": {"recall_at_100": {"mean": -0.2, "ci_low": -0.25, "ci_high": -0.15}},
+    }
+    other = {"name": "<b>similarity</b>", "values": {"recall_at_100": 0.7, "p90_coverage": 0.15}}
+    unknown = {"name": "half known", "values": {"recall_at_100": 0.7, "p90_coverage": None}}
+    points = [listed, default, other, unknown]
+    drawn = str(frontier_block({"frontier": {"points": points}}))
+    marks = re.findall(r'<g class="spot (\w+)" data-tip="([^"]*)"', drawn)
+    assert [role for role, _ in marks] == ["model", "best", "other"]
+    assert marks[1][1] == "popularity 0.3: P90 coverage .2000, Recall@100 .6000"
+    across, up = places(drawn, r'circle cx="([\d.]+)"'), places(drawn, r'circle cx="[\d.]+" cy="([\d.]+)"')
+    assert across[0] < across[2] < across[1] and up[0] < up[2] < up[1]
+    assert across[2] - across[0] == pytest.approx(across[1] - across[2], abs=0.02)
+    assert "−.2000 [−.2500,\N{NO-BREAK SPACE}−.1500]" in drawn
+    assert "<b>similarity" not in drawn and "half known" not in drawn
+
+
+@pytest.mark.parametrize("frontier", [None, {}, {"points": []}, {"points": "none"}])
+def test_without_measured_rules_there_is_no_frontier(frontier: object) -> None:
+    assert frontier_block({"frontier": frontier}) is None
+    by_score = {"name": "by score", "values": {"recall_at_100": 0.8, "p90_coverage": 0.1}}
+    assert frontier_block({"frontier": {"points": [by_score]}}) is None

@@ -40,3 +40,17 @@ def test_catalogue_coverage_and_counts():
     assert count.tolist() == [0, 2, 1, 0]
     assert catalog.catalogue_coverage(count) == 0.5
     assert catalog.catalogue_coverage(np.zeros(0, int)) == 0.0
+
+
+def test_intra_list_similarity_is_the_mean_over_pairs():
+    generator = np.random.default_rng(8)
+    vector_ND = generator.standard_normal((20, 5))
+    vector_ND /= np.linalg.norm(vector_ND, axis=1, keepdims=True)
+    lists = [[3, 4, 9], [7, 1, -1], [5, -1, -1], [-1, -1, -1], *([[0, 1, 2]] * 300)]
+    found = catalog.intra_list_similarity(np.array(lists), vector_ND)
+    for row in (0, 1, 150, len(lists) - 1):
+        listed = [c for c in lists[row] if c >= 0]
+        pairs = [(a, b) for a in listed for b in listed if a != b]
+        expected = sum(float(vector_ND[a] @ vector_ND[b]) for a, b in pairs) / len(pairs)
+        assert found[row] == pytest.approx(expected, abs=1e-9)
+    assert np.isnan(found[2:4]).all()

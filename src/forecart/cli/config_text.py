@@ -51,7 +51,7 @@ def comment(text: str | None) -> list[str]:
 
 
 def to_toml(value: Any) -> str:
-    """Returns a value as TOML: text, numbers, truth, moments, lists and inline tables of them.
+    """Returns a value as TOML: text, numbers, truth, moments, lists and inline tables of them, sections too.
 
     Raises:
         TypeError: TOML has no such value.
@@ -66,6 +66,8 @@ def to_toml(value: Any) -> str:
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, list | tuple):
         return f"[{', '.join(to_toml(entry) for entry in value)}]"
+    if isinstance(value, BaseModel):
+        value = {key: entry for key, entry in value.model_dump().items() if entry is not None}
     if isinstance(value, Mapping):
         pairs = ", ".join(f"{to_key(key)} = {to_toml(entry)}" for key, entry in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"

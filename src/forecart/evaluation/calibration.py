@@ -11,6 +11,7 @@ user converts with this listed candidate in the label window", and not of users 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from forecart import artifacts
 from forecart.errors import DataError
-from forecart.evaluation.protocol import Scorer
+from forecart.evaluation.protocol import RankedLists, Scorer, find_reranker, list_by
 from forecart.evaluation.tables import name_cut
 from forecart.evaluation.targets import TargetData
 from forecart.metrics.calibration import (
@@ -142,17 +143,17 @@ class CalibrationTask:
             with_prior_only=False,
         )
         keys = labels.user_index[labels.rows()].astype(np.int64) * data.num_candidates + labels.candidate
-        users = self._users_at(cut_us)
+        users, reranker = self._users_at(cut_us), find_reranker(self.scorer, cut_us)
         for first in range(0, len(users), _BATCH_USERS):
             batch = users[first : first + _BATCH_USERS]
             score_BN = np.array(self.scorer.score_at(cut_us, batch), np.float32)
             score_BN[:, ~is_eligible_N] = -np.inf
             score_BN[:, :FIRST_INDEX] = -np.inf
-            candidate_BK, score_BK = rank_top_k(score_BN, k=self.top_k)
-            row, rank = np.nonzero(candidate_BK != NO_CANDIDATE)
+            listed = list_by(partial(_rank, score_BN), reranker, top_k=self.top_k)
+            row, rank = np.nonzero(listed.candidate != NO_CANDIDATE)
             user = batch[row].astype(np.int64)
-            is_hit = np.isin(user * data.num_candidates + candidate_BK[row, rank], keys)
-            yield ListedPairs(user, score_BK[row, rank].astype(np.float64), is_hit)
+            is_hit = np.isin(user * data.num_candidates + listed.candidate[row, rank], keys)
+            yield ListedPairs(user, listed.score[row, rank].astype(np.float64), is_hit)
 
     def _users_at(self, cut_us: int) -> npt.NDArray[np.int32]:
         """Returns users of whom an event had arrived before the cut, a sample where there are many."""
@@ -163,6 +164,10 @@ class CalibrationTask:
             generator = np.random.default_rng([self.seed, abs(cut_us)])
             users = np.sort(generator.choice(users, MAX_USERS, replace=False))
         return users.astype(np.int32)
+
+
+def _rank(score_BN: npt.NDArray[np.float32], num: int) -> RankedLists:
+    return RankedLists(*rank_top_k(score_BN, k=num))
 
 
 def _describe(pairs: ListedPairs, cuts_us: Sequence[int]) -> dict[str, Any]:

@@ -8,15 +8,17 @@ Pools: `all`, every candidate is ranked and the seen ones are kept; `novel`, rel
 before the cut, the list leaves the seen out; `repeat`, relevant = converted with before, a list of the seen.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from forecart.baselines.conversions import read_conversions
 from forecart.metrics.ranking import NO_CANDIDATE, index_recall_at_k, rank_top_k
+from forecart.retrieval.diversity import Reranker
+from forecart.retrieval.top_k import TopK
 from forecart.sequences.histories import Histories
 from forecart.sequences.split import Labels, Level
 from forecart.sequences.vocabulary import FIRST_INDEX
@@ -37,6 +39,14 @@ class Scorer(Protocol):
 
     def score_at(self, cut_us: int, user_index: npt.NDArray[np.int32]) -> Float32Array:
         """Returns the score of every candidate at the cut, [B, N]; NaN is refused, -inf is never listed."""
+
+
+@runtime_checkable
+class RerankingScorer(Protocol):
+    """A scorer whose lists are chosen anew out of the best by score."""
+
+    def reranker_at(self, cut_us: int) -> Reranker | None:
+        """Returns what chooses the lists at a cut; None where they are the best by score."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +137,11 @@ def evaluate(
     for cut_us in np.unique(labels.cut_us):
         cut = _Cut.at(int(cut_us), histories, labels, settings)
         for name, scorer in zip(flat_names, scorers, strict=True):
+            reranker = find_reranker(scorer, int(cut_us))
             for batch in cut.batches():
                 score_BN = batch.read_scores(scorer)
                 for pool in POOLS:
-                    _store(lists[pool][name], batch.rows, batch.rank(score_BN, pool))
+                    _store(lists[pool][name], batch.rows, batch.list_best(score_BN, pool, reranker))
                 if settings.index_size:
                     index_recall[name][batch.rows] = batch.index_recall(score_BN)
     return Evaluation(
@@ -195,13 +206,17 @@ class _Batch:
         score_BN[:, :FIRST_INDEX] = -np.inf
         return score_BN
 
-    def rank(self, score_BN: Float32Array, pool: str) -> RankedLists:
-        top_k, seen_BN = self.cut.settings.top_k, self.cut.seen_UN[self.users]
-        if pool == "repeat":
-            return _rank_seen(score_BN, seen_BN, top_k)
+    def list_best(self, score_BN: Float32Array, pool: str, reranker: Reranker | None) -> RankedLists:
+        seen_BN = self.cut.seen_UN[self.users]
         if pool == "novel":
             score_BN = np.where(seen_BN.toarray(), np.float32(-np.inf), score_BN)
-        return RankedLists(*rank_top_k(score_BN, k=top_k))
+
+        def rank(num: int) -> RankedLists:
+            if pool == "repeat":
+                return _rank_seen(score_BN, seen_BN, num)
+            return RankedLists(*rank_top_k(score_BN, k=num))
+
+        return list_by(rank, reranker, top_k=self.cut.settings.top_k)
 
     def index_recall(self, score_BN: Float32Array) -> npt.NDArray[np.float64]:
         """Returns the index recall at each of INDEX_K, [B, len(INDEX_K)]."""
@@ -220,6 +235,26 @@ class _Batch:
         place = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
         at = np.repeat(offsets[self.rows], size) + place
         return np.repeat(np.arange(len(self.rows)), size), self.cut.labels.candidate[at]
+
+
+def find_reranker(scorer: Scorer, cut_us: int) -> Reranker | None:
+    """Returns what chooses the lists of a scorer at a cut; None where they are the best by score."""
+    return scorer.reranker_at(cut_us) if isinstance(scorer, RerankingScorer) else None
+
+
+def list_by(rank: Callable[[int], RankedLists], reranker: Reranker | None, *, top_k: int) -> RankedLists:
+    """Returns lists of K: the best by score, or chosen anew out of as many as the rule asks for.
+
+    Args:
+        rank: returns so many of the best by score.
+        reranker: chooses; None for the best by score.
+        top_k: K.
+    """
+    if reranker is None:
+        return rank(top_k)
+    best = rank(reranker.rule.pool_size(top_k))
+    listed = reranker.rerank(TopK(best.candidate, best.score), top_k=top_k)
+    return RankedLists(listed.candidate, listed.score)
 
 
 def _rank_seen(score_BN: Float32Array, seen_BN: Any, top_k: int) -> RankedLists:

@@ -24,6 +24,8 @@ from forecart.sequences.build import Sequences
 from forecart.sequences.split import LabelContract, Labels, Level, label_windows
 
 MODEL: Final = "model"
+RERANKED: Final = "reranked"
+"""The list of the model that is written where it is not the best by score."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,16 +162,27 @@ def validation_measures(evaluation: Evaluation) -> dict[str, float]:
     return chosen
 
 
-def write_target_lists(path: Path, data: TargetData, evaluation: Evaluation) -> None:
-    """Writes the top-100 lists that the figures come from."""
+def record_target(
+    path: Path,
+    data: TargetData,
+    evaluation: Evaluation,
+    *,
+    num_samples: int,
+    num_examples: int,
+    seed: int,
+) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+    """Writes the lists that the figures come from; returns the figures and the lists of a few users."""
     write_lists(path, evaluation, users=data.sequences.users, candidates=data.vocabulary)
+    table = tabulate_target(data, evaluation, num_samples=num_samples)
+    return table, show_people(data, evaluation, num_users=num_examples, seed=seed)
 
 
 def show_people(
     data: TargetData, evaluation: Evaluation, *, num_users: int, seed: int, limit: int = 20
 ) -> dict[str, list[dict[str, Any]]]:
-    """Returns, by user id, the model's list of a few users with what they converted with in the window."""
-    labels, lists = evaluation.labels, evaluation.lists["all"][MODEL]
+    """Returns, by user id, a few users' lists as they are written, with what they converted with."""
+    labels, by_name = evaluation.labels, evaluation.lists["all"]
+    lists = by_name.get(RERANKED, by_name[MODEL])
     shown = {}
     for row in pick_users(labels, num_users=num_users, seed=seed):
         window = slice(int(labels.offsets[row]), int(labels.offsets[row + 1]))

@@ -81,6 +81,7 @@ def write_candidates(
     """Writes the lists of every user to `part-*.parquet` and returns counts.
 
     Columns: user_id, rank (from 1), the candidate's id, score, is_repeat (converted with before), as_of.
+    Where lists are re-ranked, scores do not fall with the rank.
     `vectors-*.npy` holds the unit vectors of the users of each part, float16, in the order of the vocabulary;
     `candidate_vectors.npy` and `candidate_prior.npy` what they are multiplied with and what is added, -inf
     for what may not be listed; `fallback.parquet` popular candidates by country and everywhere
@@ -156,7 +157,11 @@ def _write_candidates_themselves(task: CandidateTask, folder: Path) -> None:
 def _list_block(task: CandidateTask, users: UserEmbeddings) -> pl.DataFrame:
     score_BN = score_exact(users, task.scorer.candidates_at(task.as_of_us))
     is_eligible_N = torch.from_numpy(task.is_eligible).to(score_BN.device)
-    found = search_exact(score_BN, top_k=task.top_k, is_eligible_N=is_eligible_N)
+    reranker = task.scorer.reranker_at(task.as_of_us)
+    pool_size = task.top_k if reranker is None else reranker.rule.pool_size(task.top_k)
+    found = search_exact(score_BN, top_k=pool_size, is_eligible_N=is_eligible_N)
+    if reranker is not None:
+        found = reranker.rerank(found, top_k=task.top_k)
     user_index, converted = users.user_index, users.has_converted_M.cpu().numpy()
     num = len(task.candidates)
     keys = users.own_row_M.cpu().numpy()[converted] * num + users.own_candidate_M.cpu().numpy()[converted]
@@ -193,7 +198,9 @@ def _count(task: CandidateTask, folder: Path) -> dict[str, Any]:
         .collect()
         .row(0, named=True)
     )
+    rerank = task.scorer.rerank
     return {
+        **({} if rerank is None else {"rerank": rerank.model_dump(mode="json")}),
         "num_users": lengths["users"],
         "num_rows": lengths["rows"],
         "top_k": task.top_k,

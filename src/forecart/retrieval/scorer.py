@@ -12,6 +12,7 @@ import numpy.typing as npt
 from forecart.embedding.candidates import CandidateEmbeddings, embed_candidates
 from forecart.embedding.users import UserEmbeddings, embed_users, with_successors
 from forecart.model.two_tower import TwoTower
+from forecart.retrieval.diversity import Reranker, RerankRule, build_reranker
 from forecart.retrieval.exact import score_exact
 from forecart.sequences.batches import BatchBuilder
 from forecart.sequences.population import Population, read_population
@@ -27,12 +28,14 @@ class ModelScorer:
         model: trained.
         builder: reads the histories.
         successors: the successor term, where the score has one.
+        rerank: how lists are chosen out of the best by score; None where those are the lists.
     """
 
     name: str
     model: TwoTower
     builder: BatchBuilder
     successors: SuccessorTerm | None = None
+    rerank: RerankRule | None = None
     _at: tuple[int, Population, CandidateEmbeddings] | None = field(default=None, repr=False)
 
     def embed(self, cut_us: int, user_index: npt.NDArray[np.int32]) -> UserEmbeddings:
@@ -61,6 +64,16 @@ class ModelScorer:
         users = self.embed(cut_us, user_index)
         scores: npt.NDArray[np.float32] = score_exact(users, self.candidates_at(cut_us)).cpu().numpy()
         return scores
+
+    def reranker_at(self, cut_us: int) -> Reranker | None:
+        """Returns what chooses the lists as of a cut; None where they are the best by score."""
+        if self.rerank is None:
+            return None
+        population, candidates = self._state_at(cut_us)
+        vector_ND = candidates.vector_ND.cpu().numpy()
+        return build_reranker(
+            self.rerank, population, vector_ND=vector_ND, temperature=candidates.temperature
+        )
 
     def _state_at(self, cut_us: int) -> tuple[Population, CandidateEmbeddings]:
         """Statistics and vectors of the latest cut that was asked for; they are the same for all users."""

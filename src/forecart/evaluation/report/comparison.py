@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from forecart.evaluation.report.breakdown import cuts_block, exposure_block, index_block, slices_block
+from forecart.evaluation.report.frontier import frontier_block
 from forecart.evaluation.report.headline import POOL_NAMES
 from forecart.evaluation.report.interval_charts import across, forest, interval_text
 from forecart.evaluation.report.line_charts import Series, curves
@@ -52,6 +53,7 @@ def comparison(key: str, level: Mapping[str, Any], *, title: str) -> Html | None
         cuts_block(level, tables),
         slices_block(mapping(level.get("slices"))),
         exposure_block(next(iter(tables.values()))),
+        frontier_block(level),
         index_block(level, next(iter(tables.values()))),
         _everything(tables),
     ]

@@ -48,6 +48,12 @@ _DEFINITIONS: Final = {
         "The share of all candidates that is listed at all; and how unequal the listings are, from 0 (all "
         "alike) to almost 1 (one candidate has them all)."
     ),
+    "Lists chosen anew": (
+        "popularity: what is taken from the score, as a logit, per unit of the log share of users who had "
+        "converted with the candidate before the cut. similarity: MMR's 1 - lambda. kept: the share of the "
+        "list, from the top, that stays. of 3 K: chosen from three times as many candidates as are listed. "
+        "Intra-list similarity is the mean cosine of the pairs of a list, of the same vectors that MMR reads."
+    ),
     "Calibration": (
         "Pairs are all users with a history at the cut (20,000 drawn where there are more) and the "
         "candidates listed for each, of whom most convert with nothing. Up to 20 bins hold equally many "

@@ -18,6 +18,7 @@ from forecart.evaluation.report.verdicts import (
     compare,
     differences,
     is_ablation,
+    is_baseline,
     pool_tables,
     value_of,
 )
@@ -159,7 +160,7 @@ def _doubt(difference: Difference) -> Html | None:
 
 def _tally(table: Mapping[str, Any]) -> Html | None:
     metric = f"recall_at_{HEADLINE_K[0]}"
-    known = [(name, one) for name, one in differences(table, metric) if not is_ablation(name)]
+    known = [(name, one) for name, one in differences(table, metric) if is_baseline(name)]
     if not known:
         return None
     by_verdict = Counter(difference.verdict for _, difference in known)

@@ -2,7 +2,8 @@
 
 Ahead: the whole interval is above 0. Behind: it is below 0. Level: it includes 0. The best baseline of a
 table is the one with the highest value of the metric there, chosen with hindsight, so against it the model
-has the hardest case. A system whose name holds `no_encoder` is an ablation of the model, not a baseline.
+has the hardest case. A system whose name holds `no_encoder` is an ablation of the model, and `reranked` its
+own lists chosen anew: neither is a baseline.
 """
 
 import re
@@ -15,6 +16,7 @@ from forecart.evaluation.report.numbers import mapping, number
 
 MODEL: Final = "model"
 ABLATION: Final = "no_encoder"
+RERANKED: Final = "reranked"
 POOLS: Final = ("all", "novel", "repeat")
 Table = Mapping[str, Any]
 _RECALL: Final = re.compile(r"^recall_at_(\d+)$")
@@ -61,6 +63,11 @@ def is_ablation(name: str) -> bool:
     return ABLATION in name
 
 
+def is_baseline(name: str) -> bool:
+    """Returns whether a system is neither the model nor made of it."""
+    return name not in (MODEL, RERANKED) and not is_ablation(name)
+
+
 def role_of(name: str, best: str | None) -> str:
     """Returns what a system is: `model`, `best` (baseline), `ablation` or `other`."""
     if name == MODEL:
@@ -88,7 +95,7 @@ def read_difference(table: Table, metric: str, baseline: str) -> Difference | No
 def best_baseline(table: Table, metric: str) -> str | None:
     """Returns the baseline with the highest value, equals by name; None without any."""
     found = [(name, value_of(table, name, metric)) for name in mapping(table.get("baselines"))]
-    ranked = [(-value, name) for name, value in found if value is not None and not is_ablation(name)]
+    ranked = [(-value, name) for name, value in found if value is not None and is_baseline(name)]
     return min(ranked)[1] if ranked else None
 
 
