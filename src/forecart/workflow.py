@@ -7,10 +7,11 @@ the stages. A stage is complete when its manifest carries the key that `RunPlan`
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +20,12 @@ import polars as pl
 from forecart import artifacts
 from forecart.baselines.standard import build_baselines
 from forecart.config import RunConfig, to_us
+from forecart.engine.contract import Engine
+from forecart.engine.cost import show_cost
+from forecart.engine.local import LocalEngine
 from forecart.errors import ArtifactError
 from forecart.evaluation.calibration import RELIABILITY, CalibrationTask, write_calibration
 from forecart.evaluation.people import build_examples, to_moment
-from forecart.evaluation.provenance import describe_data, describe_training, read_provenance
 from forecart.evaluation.report import render_report
 from forecart.evaluation.targets import (
     MODEL,
@@ -37,9 +40,10 @@ from forecart.events.adapters import open_adapter
 from forecart.events.ingest import CATALOGUE_FILE, ingest_events
 from forecart.model.two_tower import TwoTower
 from forecart.observe import Reporter, SilentReporter
-from forecart.retrieval.candidates import CandidateTask, write_candidates
+from forecart.retrieval.candidates import CandidateTask, Listing, write_candidates
 from forecart.retrieval.eligibility import read_eligibility
 from forecart.retrieval.scorer import ModelScorer
+from forecart.run_facts import describe_run
 from forecart.run_plan import RunPlan
 from forecart.sequences.batches import BatchBuilder
 from forecart.sequences.build import Sequences, build_sequences
@@ -52,6 +56,8 @@ from forecart.training.prepare import read_pair_logs
 from forecart.training.task import TrainingTask
 from forecart.training.trained_model import load_trained
 
+LISTING: Final = "listing candidates"
+
 
 class Workflow:
     """One run: a configuration, a folder, and the stages between them."""
@@ -63,6 +69,7 @@ class Workflow:
         *,
         reporter: Reporter | None = None,
         day_folder: Path | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.config = config
         self.folder = folder
@@ -70,6 +77,7 @@ class Workflow:
         self.day_folder = day_folder or folder
         self.plan = RunPlan(config, folder)
         self.reporter = reporter or SilentReporter()
+        self.engine = engine or LocalEngine()
 
     def run(self) -> Path:
         """Runs every stage that is not complete and returns the path of the report."""
@@ -130,7 +138,7 @@ class Workflow:
         with self._stage("evaluation", folder, key) as is_needed:
             if is_needed:
                 artifacts.begin_stage(folder, key, resumable="*.*")
-                report: dict[str, Any] = self._report_head()
+                report: dict[str, Any] = describe_run(self.plan)
                 people: dict[str, dict[str, Any]] = {}
                 for level in self.config.levels:
                     report[SECTION[level]], people[PLURAL[level]] = self._evaluate_level(level, folder)
@@ -162,16 +170,16 @@ class Workflow:
         folder, key = self.folder / "candidates" / PLURAL[level], self.plan.candidates_key(level)
         with self._stage(f"candidates: {PLURAL[level]}", folder, key) as is_needed:
             if is_needed:
-                artifacts.begin_stage(folder, key, resumable="part-*.parquet")
-                facts = write_candidates(
-                    self.candidate_task(level),
-                    folder,
-                    report=lambda done, total: self.reporter.progress("listing candidates", done, total),
-                )
+                artifacts.begin_stage(folder, key, resumable="*-[0-9]*")
+                task = self.candidate_task(level)
+                fixed = self.config.listing_at(to_moment(task.as_of_us)).model_dump_json()
+                reopen = ReopenedRun(fixed, self.folder.absolute(), level, key)
+                listing = Listing(task, report=partial(self.reporter.progress, LISTING))
+                facts = write_candidates(listing, folder, engine=self.engine, reopen=reopen)
+                self.reporter.say(show_cost(facts["cost"]))
                 artifacts.complete_stage(folder, key, facts)
                 if short := facts["num_users_with_fewer_than_k"]:
-                    top_k = self.config.target(level).top_k
-                    self.reporter.say(f"{short:,} users have fewer than {top_k}: too few are eligible")
+                    self.reporter.say(f"{short:,} users have fewer than {task.top_k}: too few are eligible")
 
     def report(self) -> Path:
         """Renders the report and returns its path; without test cuts, the candidates folder."""
@@ -335,25 +343,6 @@ class Workflow:
             seed=self.config.seed,
         )
 
-    def _report_head(self) -> dict[str, Any]:
-        split = self.config.split
-        return {
-            "schema_version": 1,
-            "name": self.config.name,
-            "provenance": read_provenance(),
-            "config": self.config.model_dump(mode="json"),
-            "as_of": split.as_of.isoformat(),
-            "learned_until": to_moment(self.config.learn_until_us).isoformat(),
-            "cuts": [cut.isoformat() for cut in split.test_cuts],
-            "label_window_days": self.config.labels.window_days,
-            "data": describe_data(self.folder / "events"),
-            "training": {SECTION[level]: self._describe_training(level) for level in self.config.levels},
-        }
-
-    def _describe_training(self, level: Level) -> dict[str, Any]:
-        seeds = [self.config.seed + number for number in range(self.config.target(level).num_seeds)]
-        return describe_training(self.plan.model_folder(level), seeds)
-
     # --- candidates -----------------------------------------------------------------------------------
 
     def candidate_task(self, level: Level) -> CandidateTask:
@@ -384,16 +373,27 @@ class Workflow:
         )
 
     def _candidates_as_of_us(self) -> int:
-        as_of = self.config.candidates.as_of
-        if as_of != "latest":
+        if (as_of := self.config.candidates.as_of) != "latest":
             return to_us(as_of)
-        # A row of a day to come is a mistake of its log, and must not move everybody's lists there.
-        arrived_us, now_us = self.data.histories.arrived_us, to_us(datetime.now(UTC))
-        known_us = arrived_us[arrived_us <= now_us]
-        return int((known_us if len(known_us) else arrived_us).max()) + 1
+        return self.data.histories.known_until_us(to_us(datetime.now(UTC)))
 
     @contextmanager
     def _stage(self, name: str, folder: Path, key: str) -> Iterator[bool]:
         is_complete = artifacts.is_stage_complete(folder, key)
         self.reporter.stage(name, is_done=is_complete)
         yield not is_complete
+
+
+@dataclass(frozen=True)
+class ReopenedRun:
+    """Opens the lists of a level in a worker, from the folder of the run; after another training anew."""
+
+    config: str
+    folder: Path
+    level: Level
+    key: str
+
+    def __call__(self) -> Listing:
+        """Returns what is to be listed."""
+        config = RunConfig.model_validate_json(self.config)
+        return Listing(Workflow(config, self.folder).candidate_task(self.level))

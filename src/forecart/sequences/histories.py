@@ -90,6 +90,14 @@ class Histories:
             is_open = low < high
         return low
 
+    def known_until_us(self, now_us: int) -> int:
+        """Returns the moment just after the last event that has arrived by now.
+
+        A row of a day to come is a mistake of its log; the last of such rows counts only where all are.
+        """
+        arrived_us = self.arrived_us[self.arrived_us <= now_us]
+        return int((arrived_us if len(arrived_us) else self.arrived_us).max()) + 1
+
     def event_users(self) -> npt.NDArray[np.int32]:
         """Returns the user_index of every event, [E]."""
         return np.repeat(np.arange(self.num_users, dtype=np.int32), self.length)
