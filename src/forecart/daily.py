@@ -20,11 +20,17 @@ from forecart.engine.contract import Engine
 from forecart.engine.cost import show_cost
 from forecart.errors import ArtifactError, ConfigError
 from forecart.observe import Reporter
-from forecart.retrieval.candidates import BLOCKS_PER_PART, CandidateTask, Listing, write_candidates
+from forecart.retrieval.candidates import (
+    BLOCKS_PER_PART,
+    LISTING,
+    CandidateTask,
+    Listing,
+    write_candidates,
+)
 from forecart.retrieval.carry import Carry, find_news
 from forecart.sequences.build import build_sequences, sequences_key
 from forecart.sequences.split import DAY_US, PLURAL, Level
-from forecart.workflow import LISTING, Workflow
+from forecart.workflow import Workflow
 
 KEEP_DAYS: Final = 3
 _FORMAT: Final = "%Y%m%dT%H%M%SZ"
@@ -114,7 +120,9 @@ class Day:
         is_done = artifacts.is_stage_complete(folder, key)
         self.base.reporter.stage("sequences of the day", is_done=is_done)
         if not is_done:
-            build_sequences(events, folder, read_until_us=until_us, previous=previous)
+            build_sequences(
+                events, folder, read_until_us=until_us, previous=previous, engine=self.base.engine
+            )
 
     def _candidates(self, level: Level) -> dict[str, Any]:
         folder, before = self.folder / "candidates" / PLURAL[level], self._table_before(level)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,11 +36,11 @@ from forecart.evaluation.targets import (
     validation_measures,
     write_target_lists,
 )
-from forecart.events.adapters import open_adapter
+from forecart.events.adapters import ReopenedSource, open_adapter
 from forecart.events.ingest import CATALOGUE_FILE, ingest_events
 from forecart.model.two_tower import TwoTower
 from forecart.observe import Reporter, SilentReporter
-from forecart.retrieval.candidates import CandidateTask, Listing, write_candidates
+from forecart.retrieval.candidates import LISTING, CandidateTask, Listing, write_candidates
 from forecart.retrieval.eligibility import read_eligibility
 from forecart.retrieval.scorer import ModelScorer
 from forecart.run_facts import describe_run
@@ -55,8 +55,6 @@ from forecart.training.curves import CurveWriter
 from forecart.training.prepare import read_pair_logs
 from forecart.training.task import TrainingTask
 from forecart.training.trained_model import load_trained
-
-LISTING: Final = "listing candidates"
 
 
 class Workflow:
@@ -114,6 +112,8 @@ class Workflow:
                     config=self.config.events,
                     key=key,
                     report=lambda rows: self.reporter.progress("reading events", rows, None),
+                    engine=self.engine,
+                    reopen=ReopenedSource(self.config.source.model_dump_json()),
                 )
         artifacts.write_json(self.folder / artifacts.CONFIG, self.config.model_dump(mode="json"))
         return dict(artifacts.read_json(folder / artifacts.MANIFEST))
@@ -123,7 +123,8 @@ class Workflow:
         events, folder = self.folder / "events", self.folder / "sequences"
         with self._stage("sequences", folder, self.plan.sequences_key()) as is_needed:
             if is_needed:
-                build_sequences(events, folder, read_until_us=self.config.read_until_us)
+                until_us = self.config.read_until_us
+                build_sequences(events, folder, read_until_us=until_us, engine=self.engine)
 
     def train(self, level: Level) -> None:
         """Trains the models of a level: one per seed, and the same without the encoder when asked for."""

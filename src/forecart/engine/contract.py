@@ -50,6 +50,17 @@ class Work(Generic[State, Task, Result]):
 
 
 @dataclass(frozen=True)
+class Given(Generic[State]):
+    """Opens what is small enough to be sent as it is."""
+
+    value: State
+
+    def __call__(self) -> State:
+        """Returns it."""
+        return self.value
+
+
+@dataclass(frozen=True)
 class Done(Generic[Result]):
     """A task that is done.
 

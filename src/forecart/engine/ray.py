@@ -6,6 +6,7 @@ Ray is the extra `ray`; nothing of it is loaded before an engine is opened.
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from forecart.engine.contract import (
 from forecart.errors import EngineError
 
 _THIS_MACHINE: Final = "local"
+_PATIENCE_S: Final = 10.0
 _STORE_BYTES: Final = 512 << 20
 """Results are a few megabytes; by default Ray takes a third of a machine's memory for them."""
 
@@ -101,6 +103,7 @@ def opened_ray(*, num_workers: int | None, address: str | None) -> Iterator[RayE
     address = address or os.environ.get("RAY_ADDRESS") or _THIS_MACHINE
     own = {"num_cpus": num_workers, "object_store_memory": _STORE_BYTES, "include_dashboard": False}
     try:
+        _knock(address)
         with one_thread_environment():
             ray.init(
                 address=address,
@@ -108,7 +111,7 @@ def opened_ray(*, num_workers: int | None, address: str | None) -> Iterator[RayE
                 logging_level=logging.ERROR,
                 **(own if address == _THIS_MACHINE else {}),
             )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise EngineError(
             f"a Ray cluster was expected at {address}, none answers ({error}): "
             "start one with `ray start --head`"
@@ -117,6 +120,13 @@ def opened_ray(*, num_workers: int | None, address: str | None) -> Iterator[RayE
         yield RayEngine(ray, num_workers or int(ray.cluster_resources()["CPU"]))
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Fails at once where nobody listens: Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "//" not in host:
+        socket.create_connection((host, int(port)), _PATIENCE_S).close()
 
 
 def _import_ray() -> Any:

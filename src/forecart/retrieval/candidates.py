@@ -37,6 +37,8 @@ from forecart.retrieval.scorer import ModelScorer
 from forecart.retrieval.top_k import TopK
 from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 
+LISTING: Final = "listing candidates"
+"""What is told of the progress."""
 BLOCKS_PER_PART: Final = 32
 CANDIDATES_FORMAT: Final = 4
 """Goes into the key of the stage: raised when its files change."""
