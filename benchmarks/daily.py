@@ -24,7 +24,7 @@ from forecart.daily import Day, run_day
 from forecart.evaluation.provenance import read_provenance
 from forecart.observe import ConsoleReporter, Reporter
 from forecart.retrieval.candidate_files import PARTS
-from forecart.retrieval.candidates import write_candidates
+from forecart.retrieval.candidates import Listing, write_candidates
 from forecart.sequences.split import ID_COLUMN, PLURAL, Level
 from forecart.workflow import Workflow
 
@@ -66,7 +66,7 @@ def measure_recall(folder: Path, relevant: pl.DataFrame, id_column: str) -> dict
 def rebuild(day: Day, level: Level, folder: Path) -> float:
     """Lists everyone anew on the day's sequences; returns the seconds that took."""
     started = time.perf_counter()
-    write_candidates(day.workflow.candidate_task(level), folder)
+    write_candidates(Listing(day.workflow.candidate_task(level)), folder)
     return time.perf_counter() - started
 
 

@@ -13,6 +13,7 @@ def test_one_root_catches_them_all():
         "StoreTimeoutError",
         "ConflictError",
         "GateError",
+        "EngineError",
         "NotFoundError",
     }
     assert all(issubclass(error, errors.ForecartError) for error in raised)

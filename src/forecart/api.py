@@ -18,6 +18,7 @@ import polars as pl
 from forecart import artifacts, columns
 from forecart.config import RunConfig, load_config, validate_config
 from forecart.days import alone
+from forecart.engine.contract import Engine
 from forecart.errors import ArtifactError, ConfigError, ForecartError, NotFoundError
 from forecart.evaluation.people import read_titles, recent_events
 from forecart.events.ingest import CATALOGUE_FILE
@@ -159,7 +160,11 @@ def open_run(folder: str | Path) -> Run:
 
 
 def run(
-    config: str | Path | RunConfig, *, folder: str | Path | None = None, reporter: Reporter | None = None
+    config: str | Path | RunConfig,
+    *,
+    folder: str | Path | None = None,
+    reporter: Reporter | None = None,
+    engine: Engine | None = None,
 ) -> Run:
     """Runs every stage that is not complete yet and returns the run.
 
@@ -167,6 +172,7 @@ def run(
         config: `nano`, `demo`, the path of a TOML file, or a configuration.
         folder: where everything goes; `runs/NAME` when not given.
         reporter: what is told of the progress; nothing is when not given.
+        engine: whose workers prepare data and list candidates; this process does when not given.
 
     Raises:
         ConfigError: the configuration breaks a rule.
@@ -174,32 +180,31 @@ def run(
         ConflictError: another process works on the run.
         ForecartError: the training extra is not installed.
     """
-    with opened_workflow(config, folder=folder, reporter=reporter) as workflow:
+    with opened_workflow(config, folder=folder, reporter=reporter, engine=engine) as workflow:
         workflow.run()
     return Run(workflow.folder)
 
 
 @contextmanager
 def opened_workflow(
-    config: str | Path | RunConfig, *, folder: str | Path | None = None, reporter: Reporter | None = None
+    config: str | Path | RunConfig,
+    *,
+    folder: str | Path | None = None,
+    reporter: Reporter | None = None,
+    engine: Engine | None = None,
 ) -> Iterator["Workflow"]:
     """Gives the stages of a run, none of which has been started, and keeps other processes from the run.
 
     The arguments and errors are those of `run`.
     """
-    workflow = _make_workflow(config, folder=folder, reporter=reporter)
-    with alone(workflow.folder):
-        yield workflow
-
-
-def _make_workflow(
-    config: str | Path | RunConfig, *, folder: str | Path | None, reporter: Reporter | None
-) -> "Workflow":
     read = config if isinstance(config, RunConfig) else load_config(str(config))
     require_training()
     from forecart.workflow import Workflow
 
-    return Workflow(read, Path(folder) if folder is not None else Path("runs") / read.name, reporter=reporter)
+    folder = Path(folder) if folder is not None else Path("runs") / read.name
+    workflow = Workflow(read, folder, reporter=reporter, engine=engine)
+    with alone(workflow.folder):
+        yield workflow
 
 
 def require_training() -> None:

@@ -195,6 +195,8 @@ def begin_stage(folder: Path, key: str, *, resumable: str) -> None:
 
 def complete_stage(folder: Path, key: str, facts: Mapping[str, Any]) -> None:
     """Marks `folder` as the finished output of a stage whose inputs hash to `key`."""
+    for left in folder.rglob(".*.tmp"):  # by a worker that was killed while it wrote
+        left.unlink()
     write_json(folder / MANIFEST, {**facts, "key": key, "files": hash_folder(folder)})
 
 

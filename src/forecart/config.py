@@ -146,6 +146,11 @@ class RunConfig(Section):
             raise ValueError("test_cuts must be distinct")
         return self
 
+    def listing_at(self, as_of: datetime) -> Self:
+        """Returns the same configuration with candidates as of a moment."""
+        candidates = self.candidates.model_copy(update={"as_of": as_of})
+        return self.model_copy(update={"candidates": candidates})
+
     def target(self, level: Level) -> TargetConfig:
         """The section of a level."""
         return self.next_advertiser if level == "advertiser" else self.next_product

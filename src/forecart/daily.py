@@ -7,17 +7,26 @@ without a moment trains. A day that is complete is not done again, and one that 
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from forecart import artifacts
 from forecart.config import RunConfig, to_us
 from forecart.days import DAY_FILE, DAYS, alone, list_days
+from forecart.engine.contract import Engine
+from forecart.engine.cost import show_cost
 from forecart.errors import ArtifactError, ConfigError
 from forecart.observe import Reporter
-from forecart.retrieval.candidates import BLOCKS_PER_PART, CandidateTask, write_candidates
+from forecart.retrieval.candidates import (
+    BLOCKS_PER_PART,
+    LISTING,
+    CandidateTask,
+    Listing,
+    write_candidates,
+)
 from forecart.retrieval.carry import Carry, find_news
 from forecart.sequences.build import build_sequences, sequences_key
 from forecart.sequences.split import DAY_US, PLURAL, Level
@@ -42,7 +51,9 @@ class DayRun:
     facts: dict[str, dict[str, Any]]
 
 
-def run_day(config: RunConfig, folder: Path, as_of: datetime, *, reporter: Reporter) -> DayRun:
+def run_day(
+    config: RunConfig, folder: Path, as_of: datetime, *, reporter: Reporter, engine: Engine | None = None
+) -> DayRun:
     """Runs a day on the models of a finished run.
 
     Args:
@@ -50,6 +61,7 @@ def run_day(config: RunConfig, folder: Path, as_of: datetime, *, reporter: Repor
         folder: of the run.
         as_of: events that arrived before this moment are read; later than the day before.
         reporter: told of the stages.
+        engine: whose workers do them; this process does when not given.
 
     Raises:
         ConfigError: a later day is there, or the moment is before what the models learned from.
@@ -59,7 +71,7 @@ def run_day(config: RunConfig, folder: Path, as_of: datetime, *, reporter: Repor
     if not (folder / artifacts.CONFIG).is_file():
         raise ArtifactError(f"a day continues a finished run, {folder} is none: run it without --as-of first")
     with alone(folder):
-        base = Workflow(config, folder, reporter=reporter)
+        base = Workflow(config, folder, reporter=reporter, engine=engine)
         _check_moment(config, folder, as_of)
         base.events()
         day = Day(base, as_of)
@@ -82,9 +94,13 @@ class Day:
         self.folder = base.folder / DAYS / as_of.astimezone(UTC).strftime(_FORMAT)
         earlier = [path for path in list_days(base.folder) if path.name < self.folder.name]
         self.before = earlier[-1] if earlier else None
-        candidates = base.config.candidates.model_copy(update={"as_of": as_of})
-        config = base.config.model_copy(update={"candidates": candidates})
-        self.workflow = Workflow(config, base.folder, reporter=base.reporter, day_folder=self.folder)
+        self.workflow = Workflow(
+            base.config.listing_at(as_of),
+            base.folder,
+            reporter=base.reporter,
+            day_folder=self.folder,
+            engine=base.engine,
+        )
 
     def run(self) -> DayRun:
         """Builds the sequences and lists every level."""
@@ -104,7 +120,9 @@ class Day:
         is_done = artifacts.is_stage_complete(folder, key)
         self.base.reporter.stage("sequences of the day", is_done=is_done)
         if not is_done:
-            build_sequences(events, folder, read_until_us=until_us, previous=previous)
+            build_sequences(
+                events, folder, read_until_us=until_us, previous=previous, engine=self.base.engine
+            )
 
     def _candidates(self, level: Level) -> dict[str, Any]:
         folder, before = self.folder / "candidates" / PLURAL[level], self._table_before(level)
@@ -119,15 +137,14 @@ class Day:
         is_done = artifacts.is_stage_complete(folder, key)
         self.base.reporter.stage(f"candidates of the day: {PLURAL[level]}", is_done=is_done)
         if not is_done:
-            artifacts.begin_stage(folder, key, resumable="part-*.parquet")
+            artifacts.begin_stage(folder, key, resumable="*-[0-9]*")
             started_s = time.monotonic()
-            task = self.workflow.candidate_task(level)
-            facts = write_candidates(
-                task,
-                folder,
-                carry=self._carry(level, task, before) if before else None,
-                report=lambda done, total: self.base.reporter.progress("listing candidates", done, total),
+            listing = replace(self.listing(level), report=partial(self.base.reporter.progress, LISTING))
+            reopen = ReopenedDay(
+                self.workflow.config.model_dump_json(), self.base.folder.absolute(), self.as_of, level, key
             )
+            facts = write_candidates(listing, folder, engine=self.base.engine, reopen=reopen)
+            self.base.reporter.say(show_cost(facts["cost"]))
             spent = {"seconds": time.monotonic() - started_s, "model_key": model_key}
             artifacts.complete_stage(folder, key, {**facts, **spent})
         facts = artifacts.read_json(folder / artifacts.MANIFEST)
@@ -138,6 +155,11 @@ class Day:
             "num_carried": facts["num_carried"],
             "seconds": facts["seconds"],
         }
+
+    def listing(self, level: Level) -> Listing:
+        """Returns what is listed of a level, with what is carried from the day before."""
+        task, before = self.workflow.candidate_task(level), self._table_before(level)
+        return Listing(task, self._carry(level, task, before) if before else None)
 
     def _table_before(self, level: Level) -> Path | None:
         """Returns the table that lists may be carried from: of the same model, rule, moment and parts."""
@@ -165,6 +187,22 @@ class Day:
             candidates=task.candidates,
             id_column=task.id_column,
         )
+
+
+@dataclass(frozen=True)
+class ReopenedDay:
+    """Opens the lists of a level of a day in a worker: see `ReopenedRun`."""
+
+    config: str
+    folder: Path
+    as_of: datetime
+    level: Level
+    key: str
+
+    def __call__(self) -> Listing:
+        """Returns what is to be listed."""
+        base = Workflow(RunConfig.model_validate_json(self.config), self.folder)
+        return Day(base, self.as_of).listing(self.level)
 
 
 def _check_moment(config: RunConfig, folder: Path, as_of: datetime) -> None:

@@ -9,6 +9,7 @@
     │   └── StoreTimeoutError  it did not answer in time
     ├── ConflictError    another publisher is at work, or was faster
     ├── GateError        a release is worse than the quality gate allows
+    ├── EngineError      workers died again and again, or there are none
     └── NotFoundError    an id or a name that was asked for does not exist
 
 A message states the rule, what arrived and what to do, in one line: the command line prints it as it is
@@ -50,6 +51,10 @@ class ConflictError(ForecartError):
 
 class GateError(ForecartError):
     """A release is worse than the quality gate allows."""
+
+
+class EngineError(ForecartError):
+    """Workers died again and again under a task, or there are none."""
 
 
 class NotFoundError(ForecartError):

@@ -7,9 +7,9 @@ the stages. A stage is complete when its manifest carries the key that `RunPlan`
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,13 @@ import polars as pl
 from forecart import artifacts
 from forecart.baselines.standard import build_baselines
 from forecart.config import RunConfig, to_us
+from forecart.engine.contract import Engine
+from forecart.engine.cost import show_cost
+from forecart.engine.local import LocalEngine
 from forecart.errors import ArtifactError
 from forecart.evaluation.calibration import RELIABILITY, CalibrationTask, write_calibration
 from forecart.evaluation.frontier import measure_frontier
-from forecart.evaluation.people import build_examples
+from forecart.evaluation.people import build_examples, to_moment
 from forecart.evaluation.report import render_report
 from forecart.evaluation.targets import (
     MODEL,
@@ -33,11 +36,11 @@ from forecart.evaluation.targets import (
     record_target,
     validation_measures,
 )
-from forecart.events.adapters import open_adapter
+from forecart.events.adapters import ReopenedSource, open_adapter
 from forecart.events.ingest import CATALOGUE_FILE, ingest_events
 from forecart.model.two_tower import TwoTower
 from forecart.observe import Reporter, SilentReporter
-from forecart.retrieval.candidates import CandidateTask, write_candidates
+from forecart.retrieval.candidates import LISTING, CandidateTask, Listing, write_candidates
 from forecart.retrieval.eligibility import read_eligibility
 from forecart.retrieval.scorer import ModelScorer
 from forecart.run_facts import describe_run
@@ -64,6 +67,7 @@ class Workflow:
         *,
         reporter: Reporter | None = None,
         day_folder: Path | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.config = config
         self.folder = folder
@@ -71,6 +75,7 @@ class Workflow:
         self.day_folder = day_folder or folder
         self.plan = RunPlan(config, folder)
         self.reporter = reporter or SilentReporter()
+        self.engine = engine or LocalEngine()
 
     def run(self) -> Path:
         """Runs every stage that is not complete and returns the path of the report."""
@@ -107,6 +112,8 @@ class Workflow:
                     config=self.config.events,
                     key=key,
                     report=lambda rows: self.reporter.progress("reading events", rows, None),
+                    engine=self.engine,
+                    reopen=ReopenedSource(self.config.source.model_dump_json()),
                 )
         artifacts.write_json(self.folder / artifacts.CONFIG, self.config.model_dump(mode="json"))
         return dict(artifacts.read_json(folder / artifacts.MANIFEST))
@@ -116,7 +123,8 @@ class Workflow:
         events, folder = self.folder / "events", self.folder / "sequences"
         with self._stage("sequences", folder, self.plan.sequences_key()) as is_needed:
             if is_needed:
-                build_sequences(events, folder, read_until_us=self.config.read_until_us)
+                until_us = self.config.read_until_us
+                build_sequences(events, folder, read_until_us=until_us, engine=self.engine)
 
     def train(self, level: Level) -> None:
         """Trains the models of a level: one per seed, and the same without the encoder when asked for."""
@@ -163,16 +171,16 @@ class Workflow:
         folder, key = self.folder / "candidates" / PLURAL[level], self.plan.candidates_key(level)
         with self._stage(f"candidates: {PLURAL[level]}", folder, key) as is_needed:
             if is_needed:
-                artifacts.begin_stage(folder, key, resumable="part-*.parquet")
-                facts = write_candidates(
-                    self.candidate_task(level),
-                    folder,
-                    report=lambda done, total: self.reporter.progress("listing candidates", done, total),
-                )
+                artifacts.begin_stage(folder, key, resumable="*-[0-9]*")
+                task = self.candidate_task(level)
+                fixed = self.config.listing_at(to_moment(task.as_of_us)).model_dump_json()
+                reopen = ReopenedRun(fixed, self.folder.absolute(), level, key)
+                listing = Listing(task, report=partial(self.reporter.progress, LISTING))
+                facts = write_candidates(listing, folder, engine=self.engine, reopen=reopen)
+                self.reporter.say(show_cost(facts["cost"]))
                 artifacts.complete_stage(folder, key, facts)
                 if short := facts["num_users_with_fewer_than_k"]:
-                    top_k = self.config.target(level).top_k
-                    self.reporter.say(f"{short:,} users have fewer than {top_k}: too few are eligible")
+                    self.reporter.say(f"{short:,} users have fewer than {task.top_k}: too few are eligible")
 
     def report(self) -> Path:
         """Renders the report and returns its path; without test cuts, the candidates folder."""
@@ -382,16 +390,27 @@ class Workflow:
         )
 
     def _candidates_as_of_us(self) -> int:
-        as_of = self.config.candidates.as_of
-        if as_of != "latest":
+        if (as_of := self.config.candidates.as_of) != "latest":
             return to_us(as_of)
-        # A row of a day to come is a mistake of its log, and must not move everybody's lists there.
-        arrived_us, now_us = self.data.histories.arrived_us, to_us(datetime.now(UTC))
-        known_us = arrived_us[arrived_us <= now_us]
-        return int((known_us if len(known_us) else arrived_us).max()) + 1
+        return self.data.histories.known_until_us(to_us(datetime.now(UTC)))
 
     @contextmanager
     def _stage(self, name: str, folder: Path, key: str) -> Iterator[bool]:
         is_complete = artifacts.is_stage_complete(folder, key)
         self.reporter.stage(name, is_done=is_complete)
         yield not is_complete
+
+
+@dataclass(frozen=True)
+class ReopenedRun:
+    """Opens the lists of a level in a worker, from the folder of the run; after another training anew."""
+
+    config: str
+    folder: Path
+    level: Level
+    key: str
+
+    def __call__(self) -> Listing:
+        """Returns what is to be listed."""
+        config = RunConfig.model_validate_json(self.config)
+        return Listing(Workflow(config, self.folder).candidate_task(self.level))

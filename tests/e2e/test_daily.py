@@ -21,7 +21,7 @@ from forecart.publish.lookup import look_up
 from forecart.publish.publisher import Publisher
 from forecart.publish.releases import Releases
 from forecart.publish.run_parts import read_run
-from forecart.retrieval.candidates import write_candidates
+from forecart.retrieval.candidates import Listing, write_candidates
 from forecart.sequences.vocabulary import Vocabulary
 from forecart.workflow import Workflow
 
@@ -84,7 +84,7 @@ def test_what_is_carried_is_what_it_was(folder):
 def test_who_is_listed_anew_gets_what_a_rebuild_gives(config, folder, tmp_path, level):
     moment = START + timedelta(days=2)
     day = Day(Workflow(config, folder), moment)
-    write_candidates(day.workflow.candidate_task(level), tmp_path)
+    write_candidates(Listing(day.workflow.candidate_task(level)), tmp_path)
     plural = "advertisers" if level == "advertiser" else "products"
     rebuilt = pl.read_parquet(tmp_path / PARTS)
     daily = lists_of(day.folder, plural)

@@ -13,16 +13,20 @@ from forecart.api import opened_workflow
 from forecart.cli.terminal import (
     DEFAULT_RUN,
     ConfigArgument,
+    EngineOption,
     JsonOption,
     OutputOption,
     QuietOption,
+    RayAddressOption,
     RunOption,
+    WorkersOption,
     examples,
     make_console,
     print_json,
     to_printable,
     told,
 )
+from forecart.engine.choice import opened_engine
 from forecart.sequences.split import PLURAL
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -36,9 +40,12 @@ def candidates() -> None:
 
 
 @app.command(epilog=examples("forecart candidates generate forecart.toml"))
-def generate(
+def generate(  # noqa: PLR0913  (the options of the command)
     config: ConfigArgument,
     output: OutputOption = None,
+    engine: EngineOption = "local",
+    workers: WorkersOption = None,
+    ray_address: RayAddressOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -48,7 +55,8 @@ def generate(
     """
     with (
         told(quiet=quiet) as reporter,
-        opened_workflow(config, folder=output, reporter=reporter) as workflow,
+        opened_engine(engine, num_workers=workers, address=ray_address) as opened,
+        opened_workflow(config, folder=output, reporter=reporter, engine=opened) as workflow,
     ):
         workflow.learn()
         workflow.list_candidates()

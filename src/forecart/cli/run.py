@@ -3,8 +3,11 @@
 With a moment, `run` is a day of the daily cycle: new lists on the models there are, and a release of them.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,15 +19,20 @@ from forecart.cli.release import publish_run, require_ttl_beyond
 from forecart.cli.result_table import compare_all, print_results
 from forecart.cli.terminal import (
     ConfigArgument,
+    EngineOption,
     JsonOption,
     OutputOption,
     QuietOption,
+    RayAddressOption,
+    WorkersOption,
     examples,
     make_console,
     print_json,
     told,
 )
 from forecart.config import load_config
+from forecart.engine.choice import opened_engine
+from forecart.engine.contract import Engine
 from forecart.errors import ConfigError
 
 _MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
@@ -36,6 +44,7 @@ def add_to(app: typer.Typer) -> None:
         epilog=examples(
             "forecart run forecart.toml",
             "forecart run nano --output runs/try",
+            "forecart run forecart.toml --workers 8",
             "forecart run forecart.toml --as-of 2025-06-02 --publish releases   # every night",
         )
     )(run)
@@ -58,6 +67,9 @@ def run(  # noqa: PLR0913  (the options of the command)
     store: Annotated[
         str | None, typer.Option(help="With --publish: URL of a Redis or Valkey server to serve from.")
     ] = None,
+    engine: EngineOption = "local",
+    workers: WorkersOption = None,
+    ray_address: RayAddressOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -73,17 +85,17 @@ def run(  # noqa: PLR0913  (the options of the command)
     with --publish the result is checked and served. Prints the folder of the day, or the release. Exits
     with 2 where anything fails; what was served is then served on.
     """
+    engines = partial(opened_engine, engine, num_workers=workers, address=ray_address)
     if as_of is not None:
-        _run_day(
-            config, output, as_of.replace(tzinfo=UTC), publish=publish, store=store, flags=(as_json, quiet)
-        )
+        moment, flags = as_of.replace(tzinfo=UTC), (as_json, quiet)
+        _run_day(config, output, moment, served=(publish, store), engines=engines, flags=flags)
         return
     if publish is not None:
         raise ConfigError(
             "--publish goes with --as-of; a whole run is published by `forecart release publish RUN`"
         )
-    with told(quiet=quiet) as reporter:
-        finished = forecart.run(config, folder=output, reporter=reporter)
+    with told(quiet=quiet) as reporter, engines() as opened:
+        finished = forecart.run(config, folder=output, reporter=reporter, engine=opened)
     show_result(finished, as_json=as_json)
 
 
@@ -92,11 +104,11 @@ def _run_day(
     output: Path | None,
     as_of: datetime,
     *,
-    publish: Path | None,
-    store: str | None,
+    served: tuple[Path | None, str | None],
+    engines: Callable[[], AbstractContextManager[Engine]],
     flags: tuple[bool, bool],
 ) -> None:
-    as_json, quiet = flags
+    (publish, store), (as_json, quiet) = served, flags
     require_training()
     from forecart.daily import run_day
 
@@ -104,8 +116,8 @@ def _run_day(
     folder = output or Path("runs") / read.name
     if publish is not None:
         require_ttl_beyond(read.candidates.max_carry_days)
-    with told(quiet=quiet) as reporter:
-        day = run_day(read, folder, as_of, reporter=reporter)
+    with told(quiet=quiet) as reporter, engines() as engine:
+        day = run_day(read, folder, as_of, reporter=reporter, engine=engine)
         found: dict[str, Any] = {"folder": day.folder, "as_of": as_of.isoformat(), **day.facts}
         if publish is not None:
             pointer = publish_run(folder, publish, store, day=day.folder, reporter=reporter)

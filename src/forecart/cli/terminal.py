@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from forecart.engine.choice import EngineName
 from forecart.errors import ForecartError
 from forecart.observe import ConsoleReporter, Reporter, SilentReporter
 
@@ -26,6 +27,17 @@ OutputOption = Annotated[
 RunOption = Annotated[Path, typer.Option("--run", "-r", help="Folder of the run.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on standard error.")]
+EngineOption = Annotated[
+    EngineName, typer.Option(help="Where data is prepared and candidates are listed: the same bytes on both.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(min=0, help="Tasks at once, a core each; 0: every core.  [default: 1, on ray every core]"),
+]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="With --engine ray: the cluster; else one on this machine."),
+]
 DEFAULT_RUN: Final = Path("runs/demo")
 
 

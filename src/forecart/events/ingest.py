@@ -1,30 +1,30 @@
 """A source to the event store: every row accepted, found a duplicate, filtered or rejected, and counted as
 one of them.
 
-One pass over the chunks validates rows and spills them to their user's partition on disk; a second makes
-each partition into its final file. The result is a function of the set of rows: neither their order nor
-their repetition changes a byte. A log with too many rejected rows stops the run before anything is marked
-complete.
+One pass over the chunks validates rows and spills them to their user's partition on disk (`spilling.py`); a
+second makes each partition into its final file. Files of the log and partitions are tasks of an engine. The
+result is a function of the set of rows: neither their order nor their repetition changes a byte. A log with
+too many rejected rows stops the run before anything is marked complete.
 """
 
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
-import polars as pl
-
 from forecart import columns as c
 from forecart.artifacts import MANIFEST, complete_stage, write_atomically, write_parquet
+from forecart.engine.contract import Engine, Given, Work
+from forecart.engine.local import LocalEngine
 from forecart.errors import DataError
-from forecart.events.catalogue import Catalogue, fill_advertisers, read_catalogue
-from forecart.events.filters import filter_events, hide_unread_consent
-from forecart.events.partitions import PartitionSpill, drop_repeated_ids, drop_second_deliveries
-from forecart.events.quarantine import Counts, QuarantineWriter, count_reasons, to_quarantine
-from forecart.events.schema import DEFECT, EventsConfig, Source
-from forecart.events.validation import validate_events
+from forecart.events.catalogue import read_catalogue
+from forecart.events.partitions import drop_repeated_ids, drop_second_deliveries, read_spilled, spilled_path
+from forecart.events.quarantine import Counts
+from forecart.events.schema import EventsConfig, Source
+from forecart.events.spilling import Reading, collect_rejected, spill_source
 
 CATALOGUE_FILE: Final = "catalogue.parquet"
 QUARANTINE_FILE: Final = "quarantine.parquet"
@@ -33,13 +33,15 @@ REFUSED_FILE: Final = "refused.parquet"
 _SPILL_PREFIX: Final = ".spill-"
 
 
-def ingest_events(
+def ingest_events(  # noqa: PLR0913
     source: Source,
     folder: Path,
     *,
     config: EventsConfig,
     key: str = "",
     report: Callable[[int], None] | None = None,
+    engine: Engine | None = None,
+    reopen: Callable[[], Source] | None = None,
 ) -> dict[str, Any]:
     """Writes the event store of `source` into `folder` and returns the facts of its manifest.
 
@@ -48,104 +50,90 @@ def ingest_events(
         folder: an earlier store in it stays as it is until the log is read and accepted.
         config: what is accepted and how many partitions there are.
         key: the hash of the inputs, kept in the manifest (`artifacts.is_stage_complete`).
-        report: called after every chunk with the number of rows read so far.
+        report: called with the number of rows read so far.
+        engine: whose workers do it; this process does when not given.
+        reopen: opens the same log in a worker; without it the log is read in this process.
 
     Raises:
         DataError: more than `max_rejected_share` of the events or of the catalogue was rejected (the
             rejected rows are written all the same), or no event was accepted.
     """
+    engine = engine or LocalEngine()
     folder.mkdir(parents=True, exist_ok=True)
     _remove_spills(folder)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=_SPILL_PREFIX) as name:
-        ingest = _Ingest(source, config, Path(name))
-        ingest.spill(report)
-        for counts, what in ((ingest.counts, "events"), (ingest.catalogue.counts, "catalogue rows")):
-            if counts.rejected_share > config.max_rejected_share:
+    with tempfile.TemporaryDirectory(dir=folder.absolute(), prefix=_SPILL_PREFIX) as name:
+        catalogue, quarantined = read_catalogue(source.catalogue()), Path(name) / QUARANTINE_FILE
+        reading = Reading(source, catalogue.frame, config)
+        counts, spilled = spill_source(reading, Path(name), engine=engine, reopen=reopen, report=report)
+        collect_rejected(catalogue.rejected, spilled, quarantined)
+        for count, what in ((counts, "events"), (catalogue.counts, "catalogue rows")):
+            if count.rejected_share > config.max_rejected_share:
                 rejected = folder / (REFUSED_FILE if (folder / MANIFEST).exists() else QUARANTINE_FILE)
-                write_atomically(rejected, lambda path: _move(ingest.quarantine_path, path))
-                raise _too_many_rejected(counts, rejected, config.max_rejected_share, what=what)
+                write_atomically(rejected, lambda path: _move(quarantined, path))
+                raise _too_many_rejected(count, rejected, config.max_rejected_share, what=what)
         _clear(folder)
-        write_atomically(folder / QUARANTINE_FILE, lambda path: _move(ingest.quarantine_path, path))
-        write_parquet(folder / CATALOGUE_FILE, ingest.catalogue.frame)
-        facts = ingest.write_partitions(folder)
-    if not ingest.counts.accepted:
-        raise DataError(
-            f"a log must hold at least one event to keep, none of {ingest.counts.rows_read} rows was"
-        )
+        write_atomically(folder / QUARANTINE_FILE, lambda path: _move(quarantined, path))
+        write_parquet(folder / CATALOGUE_FILE, catalogue.frame)
+        finishing = _Finishing(tuple(spilled), folder.absolute(), config)
+        facts = _write_partitions(folder, finishing, counts, engine)
+    if not counts.accepted:
+        raise DataError(f"a log must hold at least one event to keep, none of {counts.rows_read} rows was")
+    facts["catalogue"] = catalogue.counts.to_facts()
     complete_stage(folder, key, facts)
     return facts
 
 
-class _Ingest:
-    """The state of one pass: the catalogue, the partitions on disk, and the counts."""
+@dataclass(frozen=True)
+class _Finishing:
+    """Where partitions come from and go to."""
 
-    def __init__(self, source: Source, config: EventsConfig, spilled: Path) -> None:
-        self._source = source
-        self._config = config
-        self._partitions = PartitionSpill(spilled, config.num_partitions)
-        self.quarantine_path = spilled / QUARANTINE_FILE
-        self.counts = Counts()
-        self.catalogue = Catalogue.empty()
-
-    def spill(self, report: Callable[[int], None] | None) -> None:
-        """Reads the source once: good rows to their partition, bad ones to quarantine."""
-        with self._partitions, QuarantineWriter(self.quarantine_path) as quarantine:
-            self.catalogue = read_catalogue(self._source.catalogue())
-            quarantine.append(self.catalogue.rejected)
-            for chunk in self._source.chunks():
-                good, rejected = self._judge(chunk)
-                self._partitions.append(good)
-                quarantine.append(rejected)
-                if report is not None:
-                    report(self.counts.rows_read)
-
-    def _judge(self, chunk: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        kept, filtered = filter_events(chunk, config=self._config, rules=self._source.rules)
-        broken, whole = _split_defects(kept)
-        broken = hide_unread_consent(broken, config=self._config)
-        good, refused = validate_events(fill_advertisers(whole, self.catalogue.frame), self._source.rules)
-        rejected = pl.concat([to_quarantine(broken), to_quarantine(refused)])
-        self.counts.rows_read += chunk.height
-        self.counts.filtered.update(filtered)
-        self.counts.rejected.update(count_reasons(rejected))
-        return good, rejected.sort(c.OFFSET)
-
-    def write_partitions(self, folder: Path) -> dict[str, Any]:
-        """Writes the final file of every partition and returns the facts of the store."""
-        times: list[datetime] = []
-        num_users = 0
-        for number in range(self._config.num_partitions):
-            events = self._finish(self._partitions.read(number))
-            write_parquet(folder / f"part-{number:05d}.parquet", events)
-            num_users += events[c.USER_ID].n_unique()
-            if events.height:
-                times += [
-                    cast(datetime, events[c.OCCURRED_AT].min()),
-                    cast(datetime, events[c.OCCURRED_AT].max()),
-                ]
-        return {
-            "counts": self.counts.to_facts(),
-            "catalogue": self.catalogue.counts.to_facts(),
-            "num_users": num_users,
-            "first_occurred_at": min(times).isoformat() if times else None,
-            "last_occurred_at": max(times).isoformat() if times else None,
-        }
-
-    def _finish(self, rows: pl.DataFrame) -> pl.DataFrame:
-        events = drop_repeated_ids(rows)
-        if self._config.delivers_twice:
-            events = drop_second_deliveries(events, window_h=self._config.fingerprint_window_h)
-        self.counts.accepted += events.height
-        self.counts.duplicates += rows.height - events.height
-        return events
+    spilled: tuple[Path, ...]
+    folder: Path
+    config: EventsConfig
 
 
-def _split_defects(chunk: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Sets apart the lines that the reader could not read, with its reason."""
-    if DEFECT not in chunk.columns:
-        return chunk.clear().with_columns(pl.lit(None, dtype=pl.String).alias(c.REASON)), chunk
-    broken = chunk.filter(pl.col(DEFECT).is_not_null()).with_columns(pl.col(DEFECT).alias(c.REASON))
-    return broken, chunk.filter(pl.col(DEFECT).is_null())
+@dataclass(frozen=True)
+class _Finished:
+    """What the final file of a partition holds; times where it holds any event."""
+
+    num_rows: int
+    num_events: int
+    num_users: int
+    times: list[datetime]
+
+
+def _write_partitions(folder: Path, finishing: _Finishing, counts: Counts, engine: Engine) -> dict[str, Any]:
+    """Writes the final file of every partition and returns the facts of the store but its catalogue's."""
+    times: list[datetime] = []
+    num_users = 0
+    work = Work("writing event partitions", Given(finishing), finish_partition, here=finishing)
+    for done in engine.run(work, range(finishing.config.num_partitions)):
+        finished = done.value
+        counts.accepted += finished.num_events
+        counts.duplicates += finished.num_rows - finished.num_events
+        num_users += finished.num_users
+        times += finished.times
+        for spilled in finishing.spilled:
+            spilled_path(spilled, done.number).unlink()
+    return {
+        "counts": counts.to_facts(),
+        "num_users": num_users,
+        "first_occurred_at": min(times).isoformat() if times else None,
+        "last_occurred_at": max(times).isoformat() if times else None,
+    }
+
+
+def finish_partition(finishing: _Finishing, number: int) -> _Finished:
+    """Writes the final file of a partition: each event once, in store order."""
+    rows = read_spilled(finishing.spilled, number)
+    events = drop_repeated_ids(rows)
+    if finishing.config.delivers_twice:
+        events = drop_second_deliveries(events, window_h=finishing.config.fingerprint_window_h)
+    write_parquet(finishing.folder / f"part-{number:05d}.parquet", events)
+    bounds = (events[c.OCCURRED_AT].min(), events[c.OCCURRED_AT].max()) if events.height else ()
+    return _Finished(
+        rows.height, events.height, events[c.USER_ID].n_unique(), [cast(datetime, at) for at in bounds]
+    )
 
 
 def _too_many_rejected(counts: Counts, rejected: Path, max_share: float, *, what: str) -> DataError:

@@ -5,6 +5,7 @@ every machine and with every version of every library, so a user stays in one pa
 store.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -59,9 +60,9 @@ class PartitionSpill:
 
     def __init__(self, folder: Path, num_partitions: int) -> None:
         self._schema = pl.DataFrame(schema=EVENT_SCHEMA).to_arrow().schema
-        self._paths = [folder / f"{partition:05d}.arrow" for partition in range(num_partitions)]
+        paths = [spilled_path(folder, partition) for partition in range(num_partitions)]
         options = pa.ipc.IpcWriteOptions(compression="lz4")
-        self._writers = [pa.ipc.new_stream(str(path), self._schema, options=options) for path in self._paths]
+        self._writers = [pa.ipc.new_stream(str(path), self._schema, options=options) for path in paths]
 
     def __enter__(self) -> Self:
         return self
@@ -73,22 +74,29 @@ class PartitionSpill:
 
     def append(self, events: pl.DataFrame) -> None:
         """Adds typed rows, each to the partition of its user."""
-        partition = pl.Series("partition", assign_partitions(events[c.USER_ID], len(self._paths)))
+        partition = pl.Series("partition", assign_partitions(events[c.USER_ID], len(self._writers)))
         parts = events.with_columns(partition).partition_by("partition", as_dict=True, include_key=False)
         for (number,), part in parts.items():
             self._writers[number].write_table(part.to_arrow().cast(self._schema))
 
     def close(self) -> None:
-        """Finishes the files; needed before `read`, harmless when repeated."""
+        """Finishes the files; needed before they are read, harmless when repeated."""
         for writer in self._writers:
             writer.close()
 
-    def read(self, partition: int) -> pl.DataFrame:
-        """Returns all rows of one partition, in the order they came, and removes its file."""
-        with pa.OSFile(str(self._paths[partition])) as file:
-            table = pa.ipc.open_stream(file).read_all()
-        self._paths[partition].unlink()
-        return pl.DataFrame(pl.from_arrow(table)).select(*EVENT_SCHEMA)
+
+def read_spilled(folders: Sequence[Path], partition: int) -> pl.DataFrame:
+    """Returns all rows of one partition, in the order they came."""
+    tables = []
+    for folder in folders:
+        with pa.OSFile(str(spilled_path(folder, partition))) as file:
+            tables.append(pa.ipc.open_stream(file).read_all())
+    return pl.DataFrame(pl.from_arrow(pa.concat_tables(tables))).select(*EVENT_SCHEMA)
+
+
+def spilled_path(folder: Path, partition: int) -> Path:
+    """Returns the file of a partition."""
+    return folder / f"{partition:05d}.arrow"
 
 
 def drop_repeated_ids(events: pl.DataFrame) -> pl.DataFrame:

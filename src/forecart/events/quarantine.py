@@ -59,6 +59,14 @@ class Counts:
     filtered: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
 
+    def add(self, others: Self) -> None:
+        """Adds what became of other rows."""
+        self.rows_read += others.rows_read
+        self.accepted += others.accepted
+        self.duplicates += others.duplicates
+        self.filtered.update(others.filtered)
+        self.rejected.update(others.rejected)
+
     @property
     def rejected_share(self) -> float:
         """The share of the rows read that were rejected; 0 for an empty log."""

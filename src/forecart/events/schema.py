@@ -6,10 +6,11 @@ columns are understood: `defect` (the reader's reason why a line is no row) and 
 reason why a row is not wanted).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -80,6 +81,20 @@ class Source:
     chunks: Callable[[], Iterator[pl.DataFrame]]
     catalogue: Callable[[], Iterator[pl.DataFrame]] = lambda: iter(())
     rules: RowRules = RowRules()
+    blocks: tuple[Callable[[], Iterator[pl.DataFrame]], ...] = ()
+    """What `chunks` streams one after the other, each to be read apart; empty where it is one stream."""
+
+    @classmethod
+    def of_blocks(
+        cls,
+        blocks: Iterable[Callable[[], Iterator[pl.DataFrame]]],
+        *,
+        catalogue: Callable[[], Iterator[pl.DataFrame]] = lambda: iter(()),
+        rules: RowRules = RowRules(),
+    ) -> Self:
+        """Returns the log that these blocks are, such as its files."""
+        each = tuple(blocks)
+        return cls(lambda: chain.from_iterable(block() for block in each), catalogue, rules, each)
 
 
 class SourceConfig(BaseModel):

@@ -1,11 +1,13 @@
-"""The candidate tables: the top K of everyone, written block by block so that a killed run goes on.
+"""The candidate tables: the top K of everyone, written part by part so that a killed run goes on.
 
 Takes a scorer and a mask of eligible candidates; gives Parquet parts with a row per (user, rank), beside each
 the vectors of its users, and what an index and a list for nobody in particular are made of. A file is written
-whole or not at all, and a part is not computed again when it is there.
+whole or not at all, and a part is not computed again when it is there. Parts are tasks of an engine: a worker
+opens the run's folder itself and computes with one thread, so that every engine writes the same bytes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +19,9 @@ import torch
 
 from forecart import artifacts, columns
 from forecart.embedding.users import UserEmbeddings
+from forecart.engine.contract import Engine, Work
+from forecart.engine.cost import CostMeter
+from forecart.engine.local import LocalEngine
 from forecart.retrieval.candidate_files import (
     FALLBACK,
     PARTS,
@@ -25,13 +30,15 @@ from forecart.retrieval.candidate_files import (
     part_name,
     user_vectors_name,
 )
-from forecart.retrieval.carry import CarriedPart, Carry
+from forecart.retrieval.carry import Carry
 from forecart.retrieval.exact import score_exact, search_exact
 from forecart.retrieval.fallback import find_people, list_popular, make_fallback_table
 from forecart.retrieval.scorer import ModelScorer
 from forecart.retrieval.top_k import TopK
 from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 
+LISTING: Final = "listing candidates"
+"""What is told of the progress."""
 BLOCKS_PER_PART: Final = 32
 CANDIDATES_FORMAT: Final = 4
 """Goes into the key of the stage: raised when its files change."""
@@ -71,14 +78,37 @@ class CandidateTask:
         return self.block_users * BLOCKS_PER_PART
 
 
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """What a worker has open to make parts.
+
+    Attributes:
+        task: what is listed, and for whom.
+        carry: lists of an earlier day that are kept where nothing is new; they keep their `as_of`.
+        report: called with (users done, users in all) within a part; the engine tells of whole ones.
+    """
+
+    task: CandidateTask
+    carry: Carry | None = None
+    report: Callable[[int, int], None] | None = None
+
+
+@dataclass(frozen=True)
+class PartOrder:
+    """A part to be made: its number, and the folder that it goes to."""
+
+    folder: Path
+    number: int
+
+
 def write_candidates(
-    task: CandidateTask,
+    listing: Listing,
     folder: Path,
     *,
-    carry: Carry | None = None,
-    report: Callable[[int, int], None] | None = None,
+    engine: Engine | None = None,
+    reopen: Callable[[], Listing] | None = None,
 ) -> dict[str, Any]:
-    """Writes the lists of every user to `part-*.parquet` and returns counts.
+    """Writes the lists of every user to `part-*.parquet` and returns counts and what it cost.
 
     Columns: user_id, rank (from 1), the candidate's id, score, is_repeat (converted with before), as_of.
     Where lists are re-ranked, scores do not fall with the rank.
@@ -88,33 +118,69 @@ def write_candidates(
     (`fallback.py`).
 
     Args:
-        task: what to list.
+        listing: what to list.
         folder: parts that are there already are kept; empty it when the inputs changed.
-        carry: lists of an earlier day that are kept where nothing is new; they keep their `as_of`.
-        report: called with (users done, users in all).
+        engine: whose workers make the parts; this process does when not given.
+        reopen: gives the same listing in a worker, from what is on the disk.
     """
-    num_users, num_carried = task.users.num_ids, 0
-    for number, first in enumerate(range(0, num_users, task.users_per_part)):
-        last = min(first + task.users_per_part, num_users)
-        user_index = np.arange(FIRST_INDEX + first, FIRST_INDEX + last, dtype=np.int32)
-        part = carry.read_part(number, user_index) if carry else None
-        num_carried += 0 if part is None else int(part.is_carried.sum())
-        if not (folder / part_name(number)).exists():
-            lists, vectors = _make_part(task, user_index, part, report=report)
-            artifacts.write_npy(folder / user_vectors_name(number), vectors)
-            artifacts.write_parquet(folder / part_name(number), lists)
-    _write_candidates_themselves(task, folder)
-    return {**_count(task, folder), "num_carried": num_carried}
+    task, meter = listing.task, CostMeter(engine := engine or LocalEngine())
+    num_parts = -(-task.users.num_ids // task.users_per_part)
+    missing = [number for number in range(num_parts) if not (folder / part_name(number)).exists()]
+    num_users = sum(len(_users_of(task, number)) for number in missing)
+    num_done = task.users.num_ids - num_users
+    is_here = reopen is None or min(engine.num_workers, len(missing)) <= 1
+    work = Work(
+        name=f"listing {task.id_column}s",
+        open=reopen or (lambda: listing),
+        do=make_part,
+        here=listing if is_here else None,
+    )
+    orders = [PartOrder(folder.absolute(), number) for number in missing]
+    for done in meter.watch((LocalEngine() if is_here else engine).run(work, orders)):
+        num_done += done.value
+        if listing.report is not None:
+            listing.report(num_done, task.users.num_ids)
+    with _one_thread():
+        _write_candidates_themselves(task, folder)
+    written = [name(number) for number in missing for name in (part_name, user_vectors_name)]
+    num_bytes = sum((folder / name).stat().st_size for name in [*written, VECTORS, PRIOR, FALLBACK])
+    return {**_count(task, folder), "cost": meter.describe(num_users=num_users, bytes_written=num_bytes)}
 
 
-def _make_part(
-    task: CandidateTask,
-    user_index: npt.NDArray[np.int32],
-    carried: CarriedPart | None,
-    *,
-    report: Callable[[int, int], None] | None,
+def make_part(listing: Listing, order: PartOrder) -> int:
+    """Writes a part with the vectors of its users and returns how many users it is of."""
+    user_index = _users_of(listing.task, order.number)
+    with _one_thread():
+        lists, vectors = _make_lists(listing, order.number, user_index)
+    # The part last: where it is, its vectors are.
+    artifacts.write_npy(order.folder / user_vectors_name(order.number), vectors)
+    artifacts.write_parquet(order.folder / part_name(order.number), lists)
+    return len(user_index)
+
+
+def _users_of(task: CandidateTask, number: int) -> npt.NDArray[np.int32]:
+    first = number * task.users_per_part
+    last = min(first + task.users_per_part, task.users.num_ids)
+    return np.arange(FIRST_INDEX + first, FIRST_INDEX + last, dtype=np.int32)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keeps sums from depending on how many cores the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _make_lists(
+    listing: Listing, number: int, user_index: npt.NDArray[np.int32]
 ) -> tuple[pl.DataFrame, npt.NDArray[np.float16]]:
     """Returns the lists and vectors of the users of a part, those that are carried among them."""
+    task = listing.task
+    carried = listing.carry.read_part(number, user_index) if listing.carry else None
     is_new = np.ones(len(user_index), np.bool_) if carried is None else ~carried.is_carried
     new = user_index[is_new]
     frames = [] if carried is None else [carried.lists]
@@ -123,9 +189,9 @@ def _make_part(
         users = task.scorer.embed(task.as_of_us, new[at : at + task.block_users])
         frames.append(_list_block(task, users))
         found.append(users.vector_BD.cpu().numpy().astype(np.float16))
-        if report is not None:
+        if listing.report is not None:
             done = int(new[min(at + task.block_users, len(new)) - 1]) + 1 - FIRST_INDEX
-            report(done, task.users.num_ids)
+            listing.report(done, task.users.num_ids)
     vectors = np.concatenate(found)
     place = np.concatenate([np.flatnonzero(~is_new), np.flatnonzero(is_new)])
     vectors[place] = vectors.copy()
@@ -189,11 +255,12 @@ def _count(task: CandidateTask, folder: Path) -> dict[str, Any]:
     lengths = (
         pl.scan_parquet(sorted(folder.glob(PARTS)))
         .group_by(columns.USER_ID)
-        .len()
+        .agg(pl.len(), pl.col(columns.AS_OF).first())
         .select(
             pl.len().alias("users"),
             pl.col("len").sum().alias("rows"),
             (pl.col("len") < task.top_k).sum().alias("short"),
+            (pl.col(columns.AS_OF).dt.timestamp("us") < task.as_of_us).sum().alias("carried"),
         )
         .collect()
         .row(0, named=True)
@@ -206,6 +273,7 @@ def _count(task: CandidateTask, folder: Path) -> dict[str, Any]:
         "top_k": task.top_k,
         "num_eligible": int(task.is_eligible.sum()),
         "num_users_with_fewer_than_k": lengths["short"],
+        "num_carried": lengths["carried"],
         "as_of_us": task.as_of_us,
         "users_per_part": task.users_per_part,
     }

@@ -2,12 +2,11 @@
 
 Takes the `events` folder and a moment `read_until_us`; gives a `sequences` folder. Events that arrived at or
 after that moment are never read, so the folder is the same bytes whether they exist or not. The log is gone
-through twice, one partition at a time: once for the ids and when they first arrived, once for the histories.
+through twice, a partition a task: once for the ids and when they first arrived, once for the histories.
 The catalogue is static by declaration: all of it is read, whatever the moment.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -16,9 +15,19 @@ import numpy.typing as npt
 import polars as pl
 
 from forecart import artifacts, columns
+from forecart.engine.contract import Engine, Given, Work, in_order
+from forecart.engine.local import LocalEngine
 from forecart.errors import ArtifactError, DataError
 from forecart.sequences.countries import encode_countries
-from forecart.sequences.histories import Histories, Vocabularies, build_histories
+from forecart.sequences.histories import (
+    LENGTHS,
+    Histories,
+    Placed,
+    Places,
+    Vocabularies,
+    place_events,
+    write_histories,
+)
 from forecart.sequences.vocabulary import FIRST_INDEX, PADDING_INDEX, UNKNOWN_INDEX, Vocabulary
 
 CATEGORY_SEPARATOR: Final = " > "
@@ -107,7 +116,12 @@ def sequences_key(events_folder: Path, *, read_until_us: int, previous: Path | N
 
 
 def build_sequences(
-    events_folder: Path, folder: Path, *, read_until_us: int, previous: Path | None = None
+    events_folder: Path,
+    folder: Path,
+    *,
+    read_until_us: int,
+    previous: Path | None = None,
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
     """Writes vocabularies, histories and item facts to `folder` and returns its manifest.
 
@@ -120,6 +134,7 @@ def build_sequences(
         folder: where the output goes; an unfinished or older one is overwritten.
         read_until_us: events that arrived at or after this moment are not read.
         previous: a `sequences` folder whose vocabularies are continued, so that its ids keep their indices.
+        engine: whose workers read the partitions; this process does when not given.
 
     Raises:
         ArtifactError: an input folder is not a finished stage, or its events are out of order.
@@ -129,7 +144,8 @@ def build_sequences(
     (folder / artifacts.MANIFEST).unlink(missing_ok=True)
     before = _load_previous(previous) if previous else None
     catalogue = _read_catalogue(events_folder)
-    seen = _survey(events_folder, read_until_us)
+    parts, engine = _list_parts(events_folder, read_until_us), engine or LocalEngine()
+    seen = _survey(parts, engine)
     spaces = _build_vocabularies(catalogue, seen, before)
     for name, vocabulary in spaces.items():
         vocabulary.save(folder / "vocabularies" / name)
@@ -142,12 +158,13 @@ def build_sequences(
     artifacts.write_npy(folder / "user_country.npy", country)
     length = np.zeros(len(spaces["users"]), np.int64)
     length[user_index] = seen.users[_NUM_EVENTS].to_numpy()
-    build_histories(
-        _read_parts(events_folder, _HISTORY_COLUMNS, read_until_us),
-        folder / "histories",
-        vocabularies=Vocabularies(spaces["users"], spaces["advertisers"], spaces["items"]),
-        length=length,
-    )
+    places = Places.of(Vocabularies(spaces["users"], spaces["advertisers"], spaces["items"]), length)
+    artifacts.write_npy(folder / "histories" / LENGTHS, length)
+    work = Work("building histories", ReopenedPlaces(folder.absolute(), key), place_part, here=None)
+    if min(engine.num_workers, len(parts)) <= 1:
+        work = replace(work, here=places)
+    placed = (done.value for done in engine.run(work, parts))
+    write_histories(placed, folder / "histories", places=places)
     manifest = {
         "format": _FORMAT,
         "read_until_us": read_until_us,
@@ -168,15 +185,44 @@ def _load_previous(folder: Path) -> Sequences:
     return before
 
 
-def _read_parts(events_folder: Path, names: list[str], read_until_us: int) -> Iterator[pl.DataFrame]:
-    paths = sorted(events_folder.glob("part-*.parquet"))
+@dataclass(frozen=True)
+class Part:
+    """A partition of the events, up to a moment."""
+
+    path: Path
+    read_until_us: int
+
+    def read(self, names: list[str]) -> pl.DataFrame:
+        """Returns columns of its events."""
+        is_read = pl.col(columns.ARRIVED_AT) < pl.lit(self.read_until_us).cast(pl.Datetime("us", "UTC"))
+        return pl.scan_parquet(self.path).filter(is_read).select(names).collect()
+
+
+def _list_parts(events_folder: Path, read_until_us: int) -> list[Part]:
+    paths = sorted(events_folder.absolute().glob("part-*.parquet"))
     if not paths:
         raise ArtifactError(
             f"event partitions (part-*.parquet) were expected in {events_folder}, none are there"
         )
-    is_read = pl.col(columns.ARRIVED_AT) < pl.lit(read_until_us).cast(pl.Datetime("us", "UTC"))
-    for path in paths:
-        yield pl.scan_parquet(path).filter(is_read).select(names).collect()
+    return [Part(path, read_until_us) for path in paths]
+
+
+@dataclass(frozen=True)
+class ReopenedPlaces:
+    """Opens what events are placed by in a worker, from an unfinished `sequences` folder of a key."""
+
+    folder: Path
+    key: str
+
+    def __call__(self) -> Places:
+        """Returns vocabularies and lengths."""
+        spaces = [Vocabulary.load(self.folder / "vocabularies" / name) for name in _SPACES[:3]]
+        return Places.of(Vocabularies(*spaces), artifacts.read_npy(self.folder / "histories" / LENGTHS))
+
+
+def place_part(places: Places, part: Part) -> Placed:
+    """Returns the events of a partition as they are in the histories."""
+    return place_events(part.read(_HISTORY_COLUMNS), places)
 
 
 def _read_catalogue(events_folder: Path) -> pl.DataFrame:
@@ -198,23 +244,34 @@ class _Seen:
     items: pl.DataFrame
 
 
-def _survey(events_folder: Path, read_until_us: int) -> _Seen:
+def survey_part(_: None, part: Part) -> _Seen:
+    """Returns the ids of the events of a partition."""
+    events = part.read(_SURVEY_COLUMNS)
+    first_arrival = pl.col(columns.ARRIVED_AT).min()
+    country = pl.col(columns.COUNTRY).sort_by(_ARRIVAL_ORDER).drop_nulls().last()
+    users = events.group_by(columns.USER_ID).agg(first_arrival, pl.len().alias(_NUM_EVENTS), country)
+    item = events.filter(pl.col(columns.ITEM_ID).is_not_null())
+    item = item.select(columns.ITEM_ID, columns.ADVERTISER_ID, *_ARRIVAL_ORDER)
+    return _Seen(
+        users,
+        events.group_by(columns.ADVERTISER_ID).agg(first_arrival),
+        _first_of(None, item, columns.ITEM_ID, _ARRIVAL_ORDER),
+    )
+
+
+def _survey(parts: list[Part], engine: Engine) -> _Seen:
     users: list[pl.DataFrame] = []
     advertisers: pl.DataFrame | None = None
     items: pl.DataFrame | None = None
-    for part in _read_parts(events_folder, _SURVEY_COLUMNS, read_until_us):
-        first_arrival = pl.col(columns.ARRIVED_AT).min()
-        country = pl.col(columns.COUNTRY).sort_by(_ARRIVAL_ORDER).drop_nulls().last()
-        users.append(part.group_by(columns.USER_ID).agg(first_arrival, pl.len().alias(_NUM_EVENTS), country))
-        found = part.group_by(columns.ADVERTISER_ID).agg(first_arrival)
-        advertisers = _first_of(advertisers, found, columns.ADVERTISER_ID, [columns.ARRIVED_AT])
-        event = part.filter(pl.col(columns.ITEM_ID).is_not_null())
-        event = event.select(columns.ITEM_ID, columns.ADVERTISER_ID, *_ARRIVAL_ORDER)
-        items = _first_of(items, event, columns.ITEM_ID, _ARRIVAL_ORDER)
+    for seen in in_order(engine.run(Work("surveying events", Given(None), survey_part), parts)):
+        users.append(seen.users)
+        advertisers = _first_of(advertisers, seen.advertisers, columns.ADVERTISER_ID, [columns.ARRIVED_AT])
+        items = _first_of(items, seen.items, columns.ITEM_ID, _ARRIVAL_ORDER)
     all_users = pl.concat(users)
     if all_users.is_empty() or advertisers is None or items is None:
         raise DataError(
-            f"an event that arrived before {read_until_us} us was expected, none did: set a later cut"
+            f"an event that arrived before {parts[0].read_until_us} us was expected, none did: "
+            "set a later cut"
         )
     if all_users[columns.USER_ID].is_duplicated().any():
         raise ArtifactError("a user's events must be in one partition, some are in two: ingest them again")

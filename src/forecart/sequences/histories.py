@@ -31,6 +31,9 @@ _EVENT_DTYPES: Final[dict[str, Any]] = {
 }
 
 
+LENGTHS: Final = "length.npy"
+
+
 @dataclass(frozen=True, eq=False)
 class Histories:
     """The events of every user. U users by user_index (0 and 1 have none), E events.
@@ -90,6 +93,14 @@ class Histories:
             is_open = low < high
         return low
 
+    def known_until_us(self, now_us: int) -> int:
+        """Returns the moment just after the last event that has arrived by now.
+
+        A row of a day to come is a mistake of its log; the last of such rows counts only where all are.
+        """
+        arrived_us = self.arrived_us[self.arrived_us <= now_us]
+        return int((arrived_us if len(arrived_us) else self.arrived_us).max()) + 1
+
     def event_users(self) -> npt.NDArray[np.int32]:
         """Returns the user_index of every event, [E]."""
         return np.repeat(np.arange(self.num_users, dtype=np.int32), self.length)
@@ -126,6 +137,41 @@ class Vocabularies:
     items: Vocabulary
 
 
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where events go. U users by user_index.
+
+    Attributes:
+        vocabularies: the index spaces; they know every id of the events.
+        length: [U], the number of events of each user.
+        start: [U], where a user's events begin.
+    """
+
+    vocabularies: Vocabularies
+    length: npt.NDArray[np.int64]
+    start: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, vocabularies: Vocabularies, length: npt.NDArray[np.int64]) -> Self:
+        """Returns the places of users who lie in index order, one after the other."""
+        return cls(vocabularies, length, np.concatenate([np.zeros(1, np.int64), np.cumsum(length)[:-1]]))
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """The n events of some users as they are in the arrays.
+
+    Attributes:
+        users: user_index of each user.
+        rows: [n], where each event goes.
+        columns: name of an array of `Histories` -> its [n] values.
+    """
+
+    users: npt.NDArray[np.int32]
+    rows: npt.NDArray[np.int64]
+    columns: dict[str, npt.NDArray[Any]]
+
+
 def build_histories(
     parts: Iterable[pl.DataFrame], folder: Path, *, vocabularies: Vocabularies, length: npt.NDArray[np.int64]
 ) -> None:
@@ -140,19 +186,30 @@ def build_histories(
     Raises:
         ArtifactError: a user's events are not so, or not as many as `length` says.
     """
-    start = np.concatenate([np.zeros(1, np.int64), np.cumsum(length)[:-1]])
-    is_written = np.zeros(len(length), bool)
-    with _mapped_columns(folder, int(length.sum())) as outputs:
+    places = Places.of(vocabularies, length)
+    write_histories((place_events(part, places) for part in parts), folder, places=places)
+
+
+def write_histories(parts: Iterable[Placed], folder: Path, *, places: Places) -> None:
+    """Writes the histories of placed events to `folder`, whatever the order of the parts.
+
+    Raises:
+        ArtifactError: a user is in two parts, or a user who should have events in none.
+    """
+    is_written = np.zeros(len(places.length), bool)
+    with _mapped_columns(folder, int(places.length.sum())) as outputs:
         for part in parts:
-            rows = _destinations(part, vocabularies.users, (start, length), is_written)
-            for name, values in _columns_of(part, vocabularies).items():
-                outputs[name][rows] = values
-    if not np.array_equal(is_written, length > 0):
+            if is_written[part.users].any():
+                raise _not_consecutive()
+            is_written[part.users] = True
+            for name, values in part.columns.items():
+                outputs[name][part.rows] = values
+    if not np.array_equal(is_written, places.length > 0):
         raise ArtifactError(
             "every user of the vocabulary must be in the events, some are not: build both again"
         )
-    artifacts.write_npy(folder / "start.npy", start)
-    artifacts.write_npy(folder / "length.npy", length)
+    artifacts.write_npy(folder / "start.npy", places.start)
+    artifacts.write_npy(folder / LENGTHS, places.length)
 
 
 @contextmanager
@@ -174,26 +231,27 @@ def _mapped_columns(folder: Path, num_events: int) -> Iterator[dict[str, npt.NDA
             path.unlink(missing_ok=True)
 
 
-def _destinations(
-    part: pl.DataFrame,
-    users: Vocabulary,
-    slices: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
-    is_written: npt.NDArray[np.bool_],
-) -> npt.NDArray[np.int64]:
-    """Returns the row of the output that each row of `part` belongs to."""
+def place_events(part: pl.DataFrame, places: Places) -> Placed:
+    """Returns the events of a part as they are in the arrays, and where they go.
+
+    Raises:
+        ArtifactError: a user's events are not consecutive and in arrival order, or not as many as expected.
+    """
     runs = part[columns.USER_ID].rle().struct.unnest()
-    user_index, run_length = users.index(runs["value"]), runs["len"].to_numpy().astype(np.int64)
-    start, length = slices
-    is_again = is_written[user_index].any() or len(np.unique(user_index)) < len(user_index)
-    if is_again or not np.array_equal(length[user_index], run_length):
-        raise ArtifactError(
-            "a user's events must be consecutive in one partition, some are not: ingest them again"
-        )
-    is_written[user_index] = True
+    users = places.vocabularies.users.index(runs["value"])
+    run_length = runs["len"].to_numpy().astype(np.int64)
+    if len(np.unique(users)) < len(users) or not np.array_equal(places.length[users], run_length):
+        raise _not_consecutive()
     first_row = np.cumsum(run_length) - run_length
     _check_arrival_order(part, first_row)
-    offset = np.repeat(start[user_index] - first_row, run_length)
-    return offset + np.arange(len(part))
+    offset = np.repeat(places.start[users] - first_row, run_length)
+    return Placed(users, offset + np.arange(len(part)), _columns_of(part, places.vocabularies))
+
+
+def _not_consecutive() -> ArtifactError:
+    return ArtifactError(
+        "a user's events must be consecutive in one partition, some are not: ingest them again"
+    )
 
 
 def _check_arrival_order(part: pl.DataFrame, first_row: npt.NDArray[np.int64]) -> None:

@@ -4,6 +4,8 @@ An adapter says what a row of its log means (which column is the user, what a pu
 in for a missing event id); checking, counting and storing rows is the ingest's work, the same for all.
 """
 
+from dataclasses import dataclass
+
 from forecart.events.adapters.complete_journey import open_complete_journey
 from forecart.events.adapters.files import open_files
 from forecart.events.adapters.rees46 import open_rees46
@@ -28,3 +30,14 @@ def open_adapter(config: SourceConfig) -> Source:
     if config.adapter == "synthetic":
         return open_synthetic(config)
     return open_files(config)
+
+
+@dataclass(frozen=True)
+class ReopenedSource:
+    """Opens the log of a configuration, given as JSON, in a worker."""
+
+    config: str
+
+    def __call__(self) -> Source:
+        """Returns the opened log."""
+        return open_adapter(SourceConfig.model_validate_json(self.config))

@@ -7,6 +7,7 @@ log.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -31,8 +32,8 @@ def open_files(config: SourceConfig) -> Source:
     """
     for path in config.events:
         _check_needed(path, _find_columns(path, config), config)
-    return Source(
-        chunks=lambda: _read_events(config),
+    return Source.of_blocks(
+        [partial(_read_file, config, number) for number in range(len(config.events))],
         catalogue=lambda: _read_catalogue(config),
         rules=_read_rules(config),
     )
@@ -67,11 +68,11 @@ def _check_needed(path: Path, columns: dict[str, str], config: SourceConfig) -> 
         )
 
 
-def _read_events(config: SourceConfig) -> Iterator[pl.DataFrame]:
-    for number, path in enumerate(config.events):
-        columns = _find_columns(path, config)
-        for chunk in read_table(path, columns, separator=config.separator):
-            yield add_row_ids(chunk.with_columns(_constants(config)), file_number=number)
+def _read_file(config: SourceConfig, number: int) -> Iterator[pl.DataFrame]:
+    path = config.events[number]
+    columns = _find_columns(path, config)
+    for chunk in read_table(path, columns, separator=config.separator):
+        yield add_row_ids(chunk.with_columns(_constants(config)), file_number=number)
 
 
 def _constants(config: SourceConfig) -> list[pl.Expr]:

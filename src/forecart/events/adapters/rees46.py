@@ -8,6 +8,7 @@ product's first brand, category and price.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 import polars as pl
@@ -46,21 +47,22 @@ _RULES: Final = RowRules(
 
 def open_rees46(config: SourceConfig) -> Source:
     """Opens the log: its monthly files, in order, as CSV(.gz) or converted to Parquet."""
-    return Source(
-        chunks=lambda: _read_events(config), catalogue=lambda: _read_catalogue(config), rules=_RULES
+    return Source.of_blocks(
+        [partial(_read_file, config, number) for number in range(len(config.events))],
+        catalogue=lambda: _read_catalogue(config),
+        rules=_RULES,
     )
 
 
-def _read_events(config: SourceConfig) -> Iterator[pl.DataFrame]:
-    for number, path in enumerate(config.events):
-        for chunk in read_table(path, _COLUMNS, separator=config.separator):
-            without_brand = pl.when(is_blank(c.ADVERTISER_ID, chunk.schema[c.ADVERTISER_ID]))
-            priced = chunk.with_columns(
-                without_brand.then(pl.lit("without_brand")).alias(FILTERED),
-                pl.lit("USD").alias(c.CURRENCY),
-                pl.lit(1.0).alias(c.QUANTITY),
-            )
-            yield add_row_ids(priced, file_number=number)
+def _read_file(config: SourceConfig, number: int) -> Iterator[pl.DataFrame]:
+    for chunk in read_table(config.events[number], _COLUMNS, separator=config.separator):
+        without_brand = pl.when(is_blank(c.ADVERTISER_ID, chunk.schema[c.ADVERTISER_ID]))
+        priced = chunk.with_columns(
+            without_brand.then(pl.lit("without_brand")).alias(FILTERED),
+            pl.lit("USD").alias(c.CURRENCY),
+            pl.lit(1.0).alias(c.QUANTITY),
+        )
+        yield add_row_ids(priced, file_number=number)
 
 
 def _read_catalogue(config: SourceConfig) -> Iterator[pl.DataFrame]:

@@ -6,10 +6,8 @@ there are, so equal rows are many and real: `row` is the event's id and breaks t
 and there is no catalogue.
 """
 
-from collections.abc import Iterator
+from functools import partial
 from typing import Final
-
-import polars as pl
 
 from forecart import columns as c
 from forecart.events.readers import read_table
@@ -33,9 +31,5 @@ _EVENT_TYPES: Final = {
 
 def open_tmall(config: SourceConfig) -> Source:
     """Opens the log: one or more files with the columns above."""
-    return Source(chunks=lambda: _read_events(config), rules=RowRules(event_types=_EVENT_TYPES))
-
-
-def _read_events(config: SourceConfig) -> Iterator[pl.DataFrame]:
-    for path in config.events:
-        yield from read_table(path, _COLUMNS, separator=config.separator)
+    blocks = [partial(read_table, path, _COLUMNS, separator=config.separator) for path in config.events]
+    return Source.of_blocks(blocks, rules=RowRules(event_types=_EVENT_TYPES))
