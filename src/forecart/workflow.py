@@ -43,12 +43,11 @@ from forecart.retrieval.scorer import ModelScorer
 from forecart.run_plan import RunPlan
 from forecart.sequences.batches import BatchBuilder
 from forecart.sequences.build import Sequences, build_sequences
-from forecart.sequences.pair_log import PairLog
 from forecart.sequences.split import DAY_US, ID_COLUMN, PLURAL, SECTION, Level
 from forecart.sequences.successors import SuccessorTerm
 from forecart.training.checkpoint import remove_checkpoints
 from forecart.training.curves import CurveWriter
-from forecart.training.prepare import read_pair_logs
+from forecart.training.prepare import PairLogs
 from forecart.training.task import TrainingTask
 from forecart.training.trained_model import load_trained
 
@@ -197,9 +196,9 @@ class Workflow:
         return pl.read_parquet(self.folder / "events" / CATALOGUE_FILE)
 
     @cached_property
-    def pair_logs(self) -> dict[Level, PairLog]:
+    def pair_logs(self) -> PairLogs:
         """Events by pair of both levels."""
-        return read_pair_logs(self.data, self.config.labels)
+        return PairLogs(self.data, self.config.labels)
 
     def target_data(self, level: Level, cuts_us: list[int]) -> TargetData:
         """Returns what a level is measured on."""
@@ -389,8 +388,10 @@ class Workflow:
             return to_us(as_of)
         # A row of a day to come is a mistake of its log, and must not move everybody's lists there.
         arrived_us, now_us = self.data.histories.arrived_us, to_us(datetime.now(UTC))
-        known_us = arrived_us[arrived_us <= now_us]
-        return int((known_us if len(known_us) else arrived_us).max()) + 1
+        latest_us = int(arrived_us.max())
+        if latest_us > now_us:
+            latest_us = int(arrived_us[arrived_us <= now_us].max(initial=0)) or latest_us
+        return latest_us + 1
 
     @contextmanager
     def _stage(self, name: str, folder: Path, key: str) -> Iterator[bool]:

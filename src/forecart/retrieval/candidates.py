@@ -181,24 +181,18 @@ def _to_frame(
 
 
 def _count(task: CandidateTask, folder: Path) -> dict[str, Any]:
-    lengths = (
-        pl.scan_parquet(sorted(folder.glob(PARTS)))
-        .group_by(columns.USER_ID)
-        .len()
-        .select(
-            pl.len().alias("users"),
-            pl.col("len").sum().alias("rows"),
-            (pl.col("len") < task.top_k).sum().alias("short"),
-        )
-        .collect()
-        .row(0, named=True)
-    )
+    num_users = num_rows = num_short = 0
+    # Part by part: all of a user's rows are in one, and the ids of every row would not fit in memory.
+    for path in sorted(folder.glob(PARTS)):
+        length = pl.read_parquet(path, columns=[columns.USER_ID])[columns.USER_ID].rle().struct["len"]
+        num_users, num_rows = num_users + len(length), num_rows + int(length.sum())
+        num_short += int((length < task.top_k).sum())
     return {
-        "num_users": lengths["users"],
-        "num_rows": lengths["rows"],
+        "num_users": num_users,
+        "num_rows": num_rows,
         "top_k": task.top_k,
         "num_eligible": int(task.is_eligible.sum()),
-        "num_users_with_fewer_than_k": lengths["short"],
+        "num_users_with_fewer_than_k": num_short,
         "as_of_us": task.as_of_us,
         "users_per_part": task.users_per_part,
     }

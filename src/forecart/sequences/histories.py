@@ -9,6 +9,7 @@ in memory, the output is mapped.
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -20,6 +21,8 @@ from forecart import artifacts, columns
 from forecart.errors import ArtifactError
 from forecart.sequences.vocabulary import Vocabulary
 
+BLOCK_EVENTS: Final = 1 << 23
+"""What is sorted or counted of a log is so many events at a time, so that it takes memory for these alone."""
 # Of each event, in arrival order; the user arrays are `start` and `length`.
 _EVENT_DTYPES: Final[dict[str, Any]] = {
     "event_type": np.uint8,
@@ -94,6 +97,14 @@ class Histories:
         """Returns the user_index of every event, [E]."""
         return np.repeat(np.arange(self.num_users, dtype=np.int32), self.length)
 
+    def blocks(self) -> Iterator[tuple[int, "Histories"]]:
+        """Yields the histories of runs of users, each after the index of its first one, who is 0 there."""
+        bounds = np.append(self.start, self.num_events)
+        for first, last in split_users(bounds):
+            rows = slice(int(bounds[first]), int(bounds[last]))
+            events = {name: getattr(self, name)[rows] for name in _EVENT_DTYPES}
+            yield first, Histories(self.start[first:last] - rows.start, self.length[first:last], **events)
+
     def save(self, folder: Path) -> None:
         """Writes one `.npy` per array."""
         for field in fields(self):
@@ -115,6 +126,18 @@ class Histories:
                 f"the arrays of the histories in {folder} are not of one size: build them again"
             )
         return histories
+
+
+def split_users(bounds: npt.NDArray[np.int64], *, num_rows: int | None = None) -> Iterator[tuple[int, int]]:
+    """Yields runs [first, last) of users with about `num_rows` rows; all of a user's rows are in one run.
+
+    Args:
+        bounds: [U + 1], the rows of user u are `bounds[u] : bounds[u + 1]`.
+        num_rows: `BLOCK_EVENTS` when None.
+    """
+    size = num_rows or BLOCK_EVENTS
+    inner = np.searchsorted(bounds, np.arange(size, bounds[-1], size))
+    return pairwise(np.unique([0, *inner, len(bounds) - 1]).tolist())
 
 
 @dataclass(frozen=True)
