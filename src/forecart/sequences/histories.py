@@ -24,7 +24,7 @@ from forecart.sequences.vocabulary import Vocabulary
 BLOCK_EVENTS: Final = 1 << 23
 """What is sorted or counted of a log is so many events at a time, so that it takes memory for these alone."""
 # Of each event, in arrival order; the user arrays are `start` and `length`.
-_EVENT_DTYPES: Final[dict[str, Any]] = {
+EVENT_DTYPES: Final[dict[str, Any]] = {
     "event_type": np.uint8,
     "advertiser": np.int32,
     "item": np.int32,
@@ -102,7 +102,7 @@ class Histories:
         bounds = np.append(self.start, self.num_events)
         for first, last in split_users(bounds):
             rows = slice(int(bounds[first]), int(bounds[last]))
-            events = {name: getattr(self, name)[rows] for name in _EVENT_DTYPES}
+            events = {name: getattr(self, name)[rows] for name in EVENT_DTYPES}
             yield first, Histories(self.start[first:last] - rows.start, self.length[first:last], **events)
 
     def save(self, folder: Path) -> None:
@@ -120,7 +120,7 @@ class Histories:
         histories = cls(
             **{field.name: artifacts.read_npy(folder / f"{field.name}.npy") for field in fields(cls)}
         )
-        num_events = {len(getattr(histories, name)) for name in _EVENT_DTYPES} | {int(histories.length.sum())}
+        num_events = {len(getattr(histories, name)) for name in EVENT_DTYPES} | {int(histories.length.sum())}
         if len(num_events) != 1 or len(histories.start) != len(histories.length):
             raise ArtifactError(
                 f"the arrays of the histories in {folder} are not of one size: build them again"
@@ -182,11 +182,11 @@ def build_histories(
 def _mapped_columns(folder: Path, num_events: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """Gives writable mapped arrays that get their names when all are filled."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {name: folder / f".{name}.building" for name in _EVENT_DTYPES}
+    paths = {name: folder / f".{name}.building" for name in EVENT_DTYPES}
     try:
         outputs: dict[str, npt.NDArray[Any]] = {
             name: np.lib.format.open_memmap(paths[name], "w+", dtype, (num_events,))
-            for name, dtype in _EVENT_DTYPES.items()
+            for name, dtype in EVENT_DTYPES.items()
         }
         yield outputs
         outputs.clear()  # unmaps, so that what was written is in the files before they are synced

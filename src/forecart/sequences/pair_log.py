@@ -16,7 +16,7 @@ from forecart.sequences.histories import Histories
 from forecart.sequences.split import Level
 from forecart.sequences.vocabulary import FIRST_INDEX
 
-_ROW_DTYPES: Final[dict[str, Any]] = {
+ROW_DTYPES: Final[dict[str, Any]] = {
     "user": np.int32,
     "candidate": np.int32,
     "occurred_us": np.int64,
@@ -80,7 +80,7 @@ class PairLog:
             group: [N, 2], category and family of each candidate; all of one when None.
         """
         num_rows = sum(len(_rows_with(block, level, num_candidates)) for _, block in histories.blocks())
-        rows = {name: np.empty(num_rows, dtype) for name, dtype in _ROW_DTYPES.items()}
+        rows = {name: np.empty(num_rows, dtype) for name, dtype in ROW_DTYPES.items()}
         user_visit, end = [np.empty(0, np.int64)], 0
         for first_user, block in histories.blocks():
             found = _sort_events(block, level, num_candidates, conversion_codes)
@@ -136,7 +136,7 @@ def _rows_with(histories: Histories, level: Level, num_candidates: int) -> npt.N
 def _sort_events(
     histories: Histories, level: Level, num_candidates: int, conversion_codes: frozenset[int]
 ) -> dict[str, npt.NDArray[Any]]:
-    """Returns the columns of `_ROW_DTYPES` of these histories."""
+    """Returns the columns of `ROW_DTYPES` of these histories."""
     candidate, row = _candidate_of(histories, level), _rows_with(histories, level, num_candidates)
     user = histories.event_users()[row]
     pair = user.astype(np.int64) * num_candidates + candidate[row]
