@@ -47,12 +47,11 @@ from forecart.run_facts import describe_run
 from forecart.run_plan import RunPlan
 from forecart.sequences.batches import BatchBuilder
 from forecart.sequences.build import Sequences, build_sequences
-from forecart.sequences.pair_log import PairLog
 from forecart.sequences.split import DAY_US, ID_COLUMN, PLURAL, SECTION, Level
 from forecart.sequences.successors import SuccessorTerm
 from forecart.training.checkpoint import remove_checkpoints
 from forecart.training.curves import CurveWriter
-from forecart.training.prepare import read_pair_logs
+from forecart.training.prepare import PairLogs
 from forecart.training.task import TrainingTask
 from forecart.training.trained_model import load_trained
 
@@ -206,9 +205,9 @@ class Workflow:
         return pl.read_parquet(self.folder / "events" / CATALOGUE_FILE)
 
     @cached_property
-    def pair_logs(self) -> dict[Level, PairLog]:
+    def pair_logs(self) -> PairLogs:
         """Events by pair of both levels."""
-        return read_pair_logs(self.data, self.config.labels)
+        return PairLogs(self.data, self.config.labels)
 
     def target_data(self, level: Level, cuts_us: list[int]) -> TargetData:
         """Returns what a level is measured on."""

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
@@ -9,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from forecart.retrieval.eligibility import EligibilityRules, read_eligibility
+from forecart.sequences import histories as histories_module
 from forecart.sequences.build import Sequences
 from forecart.sequences.histories import Histories
 from forecart.sequences.pair_log import PairLog
@@ -21,6 +23,13 @@ SCHEMA = {
     "availability": pl.String,
 }
 AS_OF = 1000
+
+
+@pytest.fixture(params=[histories_module.BLOCK_EVENTS, 3], autouse=True, scope="module")
+def block_events(request):
+    """A log is read in blocks of users; the answers are the same in one block and in many."""
+    with patch.object(histories_module, "BLOCK_EVENTS", request.param):
+        yield
 
 
 class World:

@@ -1,6 +1,7 @@
 """Fallback lists against counts in plain dictionaries."""
 
 import random
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,7 @@ from tests.sequences.event_logs import CONVERSION_CODES, DAY
 from forecart.columns import EVENT_TYPE_CODES
 from forecart.publish.releases import Releases
 from forecart.retrieval.fallback import MIN_USERS, find_people, list_popular, make_fallback_table
+from forecart.sequences import histories as histories_module
 from forecart.sequences.countries import encode_countries
 from forecart.sequences.histories import Histories
 from forecart.sequences.pair_log import PairLog
@@ -20,6 +22,13 @@ CUT = 100
 NUM_CANDIDATES = 12
 # A small country, whose converters are too few, and users of whom no country is known.
 SIZES = {"DE": 90, "FR": 60, "MT": 20, None: 30}
+
+
+@pytest.fixture(params=[histories_module.BLOCK_EVENTS, 3], autouse=True, scope="module")
+def block_events(request):
+    """A log is read in blocks of users; the answers are the same in one block and in many."""
+    with patch.object(histories_module, "BLOCK_EVENTS", request.param):
+        yield
 
 
 def make_world(seed):

@@ -152,3 +152,11 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
     (tmp_path / "vocabulary.json").write_text(json.dumps({"format": "other"}))
     with pytest.raises(ArtifactError, match="build it again"):
         Vocabulary.load(tmp_path)
+
+
+def test_hashing_and_finding_in_blocks_change_nothing(monkeypatch):
+    ids = [f"{number % 7}-{number}" * (1 + number % 90) for number in range(60)]
+    monkeypatch.setattr(module, "_HASHED_IDS", 7)
+    hashes = hash_ids(pa.array(ids, pa.large_string()))
+    assert hashes.tolist() == [module.hash_one(one.encode()) for one in ids]
+    assert Vocabulary.build(ids).index(ids[::-1]).tolist() == list(range(61, 1, -1))

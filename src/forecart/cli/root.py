@@ -12,6 +12,7 @@ from forecart.cli import (
     demo,
     events,
     init,
+    plan,
     release,
     report,
     run,
@@ -65,6 +66,7 @@ bench.add_to(app)
 tune.add_to(app)
 serve.add_to(app)
 status.add_to(app)
+plan.add_to(app)
 app.add_typer(events.app, name="events")
 app.add_typer(candidates.app, name="candidates")
 app.add_typer(report.app, name="report")

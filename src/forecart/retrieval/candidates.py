@@ -252,28 +252,24 @@ def _to_frame(
 
 
 def _count(task: CandidateTask, folder: Path) -> dict[str, Any]:
-    lengths = (
-        pl.scan_parquet(sorted(folder.glob(PARTS)))
-        .group_by(columns.USER_ID)
-        .agg(pl.len(), pl.col(columns.AS_OF).first())
-        .select(
-            pl.len().alias("users"),
-            pl.col("len").sum().alias("rows"),
-            (pl.col("len") < task.top_k).sum().alias("short"),
-            (pl.col(columns.AS_OF).dt.timestamp("us") < task.as_of_us).sum().alias("carried"),
-        )
-        .collect()
-        .row(0, named=True)
-    )
+    num_users = num_rows = num_short = num_carried = 0
+    # Part by part: all of a user's rows are in one, and the ids of every row would not fit in memory.
+    for path in sorted(folder.glob(PARTS)):
+        part = pl.read_parquet(path, columns=[columns.USER_ID, columns.AS_OF])
+        length = part[columns.USER_ID].rle().struct["len"].to_numpy()
+        num_users, num_rows = num_users + len(length), num_rows + len(part)
+        num_short += int((length < task.top_k).sum())
+        as_of_us = part[columns.AS_OF].dt.timestamp("us").to_numpy()
+        num_carried += int((as_of_us[np.cumsum(length) - 1] < task.as_of_us).sum())
     rerank = task.scorer.rerank
     return {
         **({} if rerank is None else {"rerank": rerank.model_dump(mode="json")}),
-        "num_users": lengths["users"],
-        "num_rows": lengths["rows"],
+        "num_users": num_users,
+        "num_rows": num_rows,
         "top_k": task.top_k,
         "num_eligible": int(task.is_eligible.sum()),
-        "num_users_with_fewer_than_k": lengths["short"],
-        "num_carried": lengths["carried"],
+        "num_users_with_fewer_than_k": num_short,
+        "num_carried": num_carried,
         "as_of_us": task.as_of_us,
         "users_per_part": task.users_per_part,
     }

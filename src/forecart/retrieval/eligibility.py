@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from forecart import columns
 from forecart.sequences.build import CATEGORY_SEPARATOR, Sequences
+from forecart.sequences.histories import split_users
 from forecart.sequences.pair_log import PairLog, run_starts
 from forecart.sequences.split import Level
 from forecart.sequences.vocabulary import FIRST_INDEX
@@ -71,9 +72,12 @@ def read_eligibility(
 def _allowed_advertisers(
     rules: EligibilityRules, sequences: Sequences, log: PairLog, as_of_us: int
 ) -> BoolArray:
-    row = np.flatnonzero(log.arrived_us < as_of_us)
-    is_pair = run_starts(log.user[row], log.candidate[row])
-    num_users = np.bincount(log.candidate[row[is_pair]], minlength=len(sequences.advertisers))
+    num_users = np.zeros(len(sequences.advertisers), np.int64)
+    for first, last in split_users(log.start) if rules.min_advertiser_users else ():
+        rows = slice(int(log.start[first]), int(log.start[last]))
+        known = np.flatnonzero(log.arrived_us[rows] < as_of_us)
+        user, candidate = log.user[rows][known], log.candidate[rows][known]
+        num_users += np.bincount(candidate[run_starts(user, candidate)], minlength=len(num_users))
     is_allowed: BoolArray = num_users >= rules.min_advertiser_users
     is_allowed[:FIRST_INDEX] = False
     if rules.denied_advertisers:

@@ -9,6 +9,7 @@ in memory, the output is mapped.
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -20,8 +21,10 @@ from forecart import artifacts, columns
 from forecart.errors import ArtifactError
 from forecart.sequences.vocabulary import Vocabulary
 
+BLOCK_EVENTS: Final = 1 << 23
+"""What is sorted or counted of a log is so many events at a time, so that it takes memory for these alone."""
 # Of each event, in arrival order; the user arrays are `start` and `length`.
-_EVENT_DTYPES: Final[dict[str, Any]] = {
+EVENT_DTYPES: Final[dict[str, Any]] = {
     "event_type": np.uint8,
     "advertiser": np.int32,
     "item": np.int32,
@@ -98,12 +101,22 @@ class Histories:
 
         A row of a day to come is a mistake of its log; the last of such rows counts only where all are.
         """
-        arrived_us = self.arrived_us[self.arrived_us <= now_us]
-        return int((arrived_us if len(arrived_us) else self.arrived_us).max()) + 1
+        latest_us = int(self.arrived_us.max())
+        if latest_us > now_us:  # a copy of nearly all, which is for a mistake only
+            latest_us = int(self.arrived_us[self.arrived_us <= now_us].max(initial=0)) or latest_us
+        return latest_us + 1
 
     def event_users(self) -> npt.NDArray[np.int32]:
         """Returns the user_index of every event, [E]."""
         return np.repeat(np.arange(self.num_users, dtype=np.int32), self.length)
+
+    def blocks(self) -> Iterator[tuple[int, "Histories"]]:
+        """Yields the histories of runs of users, each after the index of its first one, who is 0 there."""
+        bounds = np.append(self.start, self.num_events)
+        for first, last in split_users(bounds):
+            rows = slice(int(bounds[first]), int(bounds[last]))
+            events = {name: getattr(self, name)[rows] for name in EVENT_DTYPES}
+            yield first, Histories(self.start[first:last] - rows.start, self.length[first:last], **events)
 
     def save(self, folder: Path) -> None:
         """Writes one `.npy` per array."""
@@ -120,12 +133,24 @@ class Histories:
         histories = cls(
             **{field.name: artifacts.read_npy(folder / f"{field.name}.npy") for field in fields(cls)}
         )
-        num_events = {len(getattr(histories, name)) for name in _EVENT_DTYPES} | {int(histories.length.sum())}
+        num_events = {len(getattr(histories, name)) for name in EVENT_DTYPES} | {int(histories.length.sum())}
         if len(num_events) != 1 or len(histories.start) != len(histories.length):
             raise ArtifactError(
                 f"the arrays of the histories in {folder} are not of one size: build them again"
             )
         return histories
+
+
+def split_users(bounds: npt.NDArray[np.int64], *, num_rows: int | None = None) -> Iterator[tuple[int, int]]:
+    """Yields runs [first, last) of users with about `num_rows` rows; all of a user's rows are in one run.
+
+    Args:
+        bounds: [U + 1], the rows of user u are `bounds[u] : bounds[u + 1]`.
+        num_rows: `BLOCK_EVENTS` when None.
+    """
+    size = num_rows or BLOCK_EVENTS
+    inner = np.searchsorted(bounds, np.arange(size, bounds[-1], size))
+    return pairwise(np.unique([0, *inner, len(bounds) - 1]).tolist())
 
 
 @dataclass(frozen=True)
@@ -216,11 +241,11 @@ def write_histories(parts: Iterable[Placed], folder: Path, *, places: Places) ->
 def _mapped_columns(folder: Path, num_events: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """Gives writable mapped arrays that get their names when all are filled."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {name: folder / f".{name}.building" for name in _EVENT_DTYPES}
+    paths = {name: folder / f".{name}.building" for name in EVENT_DTYPES}
     try:
         outputs: dict[str, npt.NDArray[Any]] = {
             name: np.lib.format.open_memmap(paths[name], "w+", dtype, (num_events,))
-            for name, dtype in _EVENT_DTYPES.items()
+            for name, dtype in EVENT_DTYPES.items()
         }
         yield outputs
         outputs.clear()  # unmaps, so that what was written is in the files before they are synced

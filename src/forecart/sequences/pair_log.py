@@ -7,7 +7,7 @@ are one visit; it is told of its row that arrived first, so that it is known as 
 """
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,16 @@ import numpy.typing as npt
 from forecart.sequences.histories import Histories
 from forecart.sequences.split import Level
 from forecart.sequences.vocabulary import FIRST_INDEX
+
+ROW_DTYPES: Final[dict[str, Any]] = {
+    "user": np.int32,
+    "candidate": np.int32,
+    "occurred_us": np.int64,
+    "arrived_us": np.int64,
+    "event_type": np.uint8,
+    "is_conversion": np.bool_,
+    "is_visit": np.bool_,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +70,7 @@ class PairLog:
         conversion_codes: frozenset[int],
         group: npt.NDArray[np.int32] | None = None,
     ) -> Self:
-        """Sorts the events of `histories` by user, candidate and time.
+        """Sorts the events of `histories` by user, candidate and time, a block of users at a time.
 
         Args:
             histories: all events; what arrived after a cut is masked when the cut is read.
@@ -69,29 +79,22 @@ class PairLog:
             conversion_codes: event types that are conversions.
             group: [N, 2], category and family of each candidate; all of one when None.
         """
-        candidate = histories.advertiser if level == "advertiser" else histories.item
-        row = np.flatnonzero((candidate >= FIRST_INDEX) & (candidate < num_candidates))
-        user = histories.event_users()[row]
-        pair = user.astype(np.int64) * num_candidates + candidate[row]
-        # The sort is stable and histories are in order of arrival: so are the rows of a pair at one time.
-        order = np.lexsort((histories.occurred_us[row], pair))
-        row, user = row[order], user[order]
-        occurred_us, arrived_us = histories.occurred_us[row], histories.arrived_us[row]
-        event_type = histories.event_type[row]
-        is_conversion = np.isin(event_type, sorted(conversion_codes))
-        is_visit = np.zeros(len(row), bool)
-        converted = np.flatnonzero(is_conversion)
-        is_visit[converted] = run_starts(pair[order[converted]], occurred_us[converted])
+        num_rows = sum(len(_rows_with(block, level, num_candidates)) for _, block in histories.blocks())
+        rows = {name: np.empty(num_rows, dtype) for name, dtype in ROW_DTYPES.items()}
+        user_visit, end = [np.empty(0, np.int64)], 0
+        for first_user, block in histories.blocks():
+            found = _sort_events(block, level, num_candidates, conversion_codes)
+            visit = np.flatnonzero(found["is_visit"])
+            user_visit.append(end + _user_visits(visit, *(found[name] for name in _VISIT_KEYS)))
+            found["user"] += np.int32(first_user)
+            start, end = end, end + len(found["user"])
+            for name, values in found.items():
+                rows[name][start:end] = values
+        users = np.arange(histories.num_users + 1, dtype=np.int32)
         return cls(
-            start=np.searchsorted(user, np.arange(histories.num_users + 1)),
-            user=user,
-            candidate=candidate[row],
-            occurred_us=occurred_us,
-            arrived_us=arrived_us,
-            event_type=event_type,
-            is_conversion=is_conversion,
-            is_visit=is_visit,
-            user_visit=_user_visits(np.flatnonzero(is_visit), user, occurred_us, arrived_us),
+            start=np.searchsorted(rows["user"], users),
+            **rows,
+            user_visit=np.concatenate(user_visit),
             num_candidates=num_candidates,
             group=np.broadcast_to(np.int32(1), (num_candidates, 2)) if group is None else group,
         )
@@ -115,6 +118,45 @@ class PairLog:
         position, row = expand_ranges(self.start[user_index], self.start[user_index + 1])
         is_known = self.arrived_us[row] < cut_us[position]
         return position[is_known], row[is_known]
+
+
+_VISIT_KEYS: Final = ("user", "occurred_us", "arrived_us")
+
+
+def _candidate_of(histories: Histories, level: Level) -> npt.NDArray[np.int32]:
+    return histories.advertiser if level == "advertiser" else histories.item
+
+
+def _rows_with(histories: Histories, level: Level, num_candidates: int) -> npt.NDArray[np.int64]:
+    """Returns the events that have a candidate below `num_candidates`."""
+    candidate = _candidate_of(histories, level)
+    return np.flatnonzero((candidate >= FIRST_INDEX) & (candidate < num_candidates))
+
+
+def _sort_events(
+    histories: Histories, level: Level, num_candidates: int, conversion_codes: frozenset[int]
+) -> dict[str, npt.NDArray[Any]]:
+    """Returns the columns of `ROW_DTYPES` of these histories."""
+    candidate, row = _candidate_of(histories, level), _rows_with(histories, level, num_candidates)
+    user = histories.event_users()[row]
+    pair = user.astype(np.int64) * num_candidates + candidate[row]
+    # The sort is stable and histories are in order of arrival: so are the rows of a pair at one time.
+    order = np.lexsort((histories.occurred_us[row], pair))
+    row, user = row[order], user[order]
+    occurred_us, event_type = histories.occurred_us[row], histories.event_type[row]
+    is_conversion = np.isin(event_type, sorted(conversion_codes))
+    is_visit = np.zeros(len(row), bool)
+    converted = np.flatnonzero(is_conversion)
+    is_visit[converted] = run_starts(pair[order[converted]], occurred_us[converted])
+    return {
+        "user": user,
+        "candidate": candidate[row],
+        "occurred_us": occurred_us,
+        "arrived_us": histories.arrived_us[row],
+        "event_type": event_type,
+        "is_conversion": is_conversion,
+        "is_visit": is_visit,
+    }
 
 
 def _user_visits(

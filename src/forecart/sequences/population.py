@@ -4,13 +4,14 @@ Takes a `PairLog` and a cut; gives arrays over all candidates. Only events that 
 count, so the statistics of a training cut know nothing of its label window.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from forecart.sequences.histories import split_users
 from forecart.sequences.pair_log import PairLog, run_ends, run_starts
 from forecart.sequences.split import DAY_US
 
@@ -74,15 +75,24 @@ def read_population(log: PairLog, cut_us: int) -> Population:
 
     Of a log with `seen` these candidates alone have a row of their own.
     """
-    seen = log.seen
-    if seen is not None:
-        log = replace(log, candidate=_place_among(seen, log.candidate), num_candidates=len(seen) + 1)
-    is_known = log.arrived_us < cut_us
-    visit = np.flatnonzero(log.is_visit & is_known)
-    converters, visits_per_user, gap_days = _candidate_statistics(log, cut_us, visit)
-    log_share = np.concatenate([converters, _interest(log, cut_us, np.flatnonzero(is_known))], axis=1)
-    visits, visits_30d, last_days = _user_statistics(log, cut_us)
-    return Population(log_share, visits_per_user, gap_days, visits, visits_30d, last_days, seen)
+    seen, num_users = log.seen, len(log.start) - 1
+    totals = _Totals.empty(log.num_candidates if seen is None else len(seen) + 1)
+    of_users = np.stack([np.zeros(num_users), np.zeros(num_users), np.full(num_users, NEVER_DAYS)])
+    visit_bounds = np.searchsorted(log.user[log.user_visit], np.arange(num_users + 1, dtype=np.int32))
+    for first, last in split_users(log.start):
+        totals.add(_read_rows(log, slice(*log.start[[first, last]].tolist()), cut_us), cut_us)
+        visit = log.user_visit[visit_bounds[first] : visit_bounds[last]]
+        of_users[:, first:last] = _user_statistics(log, visit, (first, last), cut_us)
+    visits, visits_30d, last_days = of_users.astype(np.float32)
+    return Population(
+        totals.log_share(),
+        totals.visits_per_user(),
+        totals.gap_days(),
+        visits,
+        visits_30d,
+        last_days,
+        seen,
+    )
 
 
 def _place_among(seen: npt.NDArray[np.int32], candidate: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -93,71 +103,126 @@ def _place_among(seen: npt.NDArray[np.int32], candidate: npt.NDArray[Any]) -> np
     return np.where(is_seen, place, len(seen))
 
 
-def _candidate_statistics(
-    log: PairLog, cut_us: int, visit: npt.NDArray[np.int64]
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    user, candidate, occurred = log.user[visit], log.candidate[visit], log.occurred_us[visit]
-    first = np.flatnonzero(run_starts(user, candidate))
-    num_visits = np.diff(first, append=len(visit))
-    last = first + num_visits - 1
-    num_users = int(np.count_nonzero(run_starts(user)))
-    n, pair_candidate = log.num_candidates, candidate[first]
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Events of some users that had arrived before a cut, in the order of the log."""
 
-    last_days = (cut_us - occurred[last]) / DAY_US
-    log_share = _log_shares(pair_candidate, last_days, POPULARITY_DAYS, num_users=num_users, num_candidates=n)
-    ever = np.bincount(pair_candidate, minlength=n)
-    visits_per_user = np.where(ever > 0, np.bincount(candidate, minlength=n) / np.maximum(ever, 1), 1.0)
+    user: npt.NDArray[np.int32]
+    candidate: npt.NDArray[Any]
+    occurred_us: npt.NDArray[np.int64]
 
-    back = np.flatnonzero(num_visits > 1)
-    gap = (occurred[last[back]] - occurred[first[back]]) / DAY_US / (num_visits[back] - 1)
-    num_back = np.bincount(pair_candidate[back], minlength=n)
-    gap_sum = np.bincount(pair_candidate[back], gap, minlength=n)
-    gap_days = np.where(num_back > 0, gap_sum / np.maximum(num_back, 1), _NO_GAP_DAYS)
-    return log_share, visits_per_user.astype(np.float32), gap_days.astype(np.float32)
+    def take(self, row: npt.NDArray[np.int64]) -> "_Rows":
+        return _Rows(self.user[row], self.candidate[row], self.occurred_us[row])
+
+    @property
+    def num_users(self) -> int:
+        return int(np.count_nonzero(run_starts(self.user)))
 
 
-def _interest(log: PairLog, cut_us: int, event: npt.NDArray[np.int64]) -> FloatArray:
-    """Returns [N, 2], log of the share of users with an event of any type; conversions may be rare."""
-    user, candidate = log.user[event], log.candidate[event]
-    last = np.flatnonzero(run_ends(user, candidate))
-    return _log_shares(
-        candidate[last],
-        (cut_us - log.occurred_us[event[last]]) / DAY_US,
-        INTEREST_DAYS,
-        num_users=int(np.count_nonzero(run_starts(user))),
-        num_candidates=log.num_candidates,
-    )
+def _read_rows(log: PairLog, rows: slice, cut_us: int) -> tuple[_Rows, _Rows]:
+    """Returns the events among these rows, and those of them that are visits."""
+    known = np.flatnonzero(log.arrived_us[rows] < cut_us)
+    candidate = log.candidate[rows][known]
+    if log.seen is not None:
+        candidate = _place_among(log.seen, candidate)
+    events = _Rows(log.user[rows][known], candidate, log.occurred_us[rows][known])
+    return events, events.take(np.flatnonzero(log.is_visit[rows][known]))
 
 
-def _log_shares(
-    candidate: npt.NDArray[np.int32],
-    last_days: npt.NDArray[np.float64],
-    windows_days: tuple[float, ...],
-    *,
-    num_users: int,
-    num_candidates: int,
-) -> FloatArray:
-    """Returns [N, W], log of the smoothed share of users whose latest event is within each window.
+@dataclass(eq=False)
+class _Totals:
+    """Counts of N candidates that grow by a block of users at a time, so that only a block is in memory.
+
+    Attributes:
+        num_converters: users with a conversion.
+        num_users: users with an event.
+        converters: [3, N], users who converted, by `POPULARITY_DAYS`.
+        interested: [2, N], users with an event, by `INTEREST_DAYS`.
+        visits: [N].
+        num_back: [N], users who came back.
+        gap_sum: [N], of their mean days between visits.
+    """
+
+    num_converters: int
+    num_users: int
+    converters: npt.NDArray[np.int64]
+    interested: npt.NDArray[np.int64]
+    visits: npt.NDArray[np.int64]
+    num_back: npt.NDArray[np.int64]
+    gap_sum: npt.NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, num: int) -> "_Totals":
+        """Returns counts of nothing."""
+        converters, interested = (
+            np.zeros((len(days), num), np.int64) for days in (POPULARITY_DAYS, INTEREST_DAYS)
+        )
+        none = np.zeros(num, np.int64)
+        return cls(0, 0, converters, interested, none, none.copy(), np.zeros(num))
+
+    def add(self, rows: tuple[_Rows, _Rows], cut_us: int) -> None:
+        """Counts the events and visits of further users."""
+        events, visits = rows
+        self.num_users += events.num_users
+        self.num_converters += visits.num_users
+        last = np.flatnonzero(run_ends(events.user, events.candidate))
+        _count_recent(self.interested, events.take(last), INTEREST_DAYS, cut_us)
+        first = np.flatnonzero(run_starts(visits.user, visits.candidate))
+        num_visits = np.diff(first, append=len(visits.user))
+        last = first + num_visits - 1
+        _count_recent(self.converters, visits.take(last), POPULARITY_DAYS, cut_us)
+        self.visits += np.bincount(visits.candidate, minlength=len(self.visits))
+        back = np.flatnonzero(num_visits > 1)
+        span_us = visits.occurred_us[last[back]] - visits.occurred_us[first[back]]
+        candidate = visits.candidate[first[back]]
+        self.num_back += np.bincount(candidate, minlength=len(self.visits))
+        # One by one in the order of the log: the same bits however the users are cut into blocks.
+        np.add.at(self.gap_sum, candidate, span_us / DAY_US / (num_visits[back] - 1))
+
+    def log_share(self) -> FloatArray:
+        """Returns `Population.log_share`: conversions may be rare, so interest counts events of any type."""
+        pairs = ((self.converters, self.num_converters), (self.interested, self.num_users))
+        shares = [np.log((count + 0.5) / (num_users + 1)).astype(np.float32) for count, num_users in pairs]
+        # Row by row in memory: a product with it rounds otherwise in another layout.
+        return np.ascontiguousarray(np.concatenate(shares).T)
+
+    def visits_per_user(self) -> FloatArray:
+        """Returns `Population.visits_per_user`."""
+        ever = self.converters[-1]
+        return np.where(ever > 0, self.visits / np.maximum(ever, 1), 1.0).astype(np.float32)
+
+    def gap_days(self) -> FloatArray:
+        """Returns `Population.gap_days`."""
+        mean = self.gap_sum / np.maximum(self.num_back, 1)
+        return np.where(self.num_back > 0, mean, _NO_GAP_DAYS).astype(np.float32)
+
+
+def _count_recent(
+    total_WN: npt.NDArray[np.int64], latest: _Rows, windows_days: tuple[float, ...], cut_us: int
+) -> None:
+    """Adds the users whose latest event, a row of each (user, candidate), is within each window."""
+    last_days = (cut_us - latest.occurred_us) / DAY_US
+    for total_N, days in zip(total_WN, windows_days, strict=True):
+        total_N += np.bincount(latest.candidate[last_days < days], minlength=len(total_N))
+
+
+def _user_statistics(
+    log: PairLog, visit: npt.NDArray[np.int64], users: tuple[int, int], cut_us: int
+) -> npt.NDArray[np.float64]:
+    """Returns [3, last - first], of the users [first, last): visits, decayed visits, days since the last.
 
     Args:
-        candidate: [M], one for each (user, candidate) pair.
-        last_days: [M], days since the pair's latest event.
-        windows_days: W of them.
-        num_users: who could have had one.
-        num_candidates: N.
+        log: events by pair.
+        visit: their rows of `log.user_visit`.
+        users: first and last.
+        cut_us: visits that arrived at or after it are not read.
     """
-    counts = [np.bincount(candidate[last_days < days], minlength=num_candidates) for days in windows_days]
-    shares: FloatArray = np.log((np.stack(counts, axis=1) + 0.5) / (num_users + 1)).astype(np.float32)
-    return shares
-
-
-def _user_statistics(log: PairLog, cut_us: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    num_users = len(log.start) - 1
-    visit = log.user_visit[log.arrived_us[log.user_visit] < cut_us]
-    user, age_days = log.user[visit], (cut_us - log.occurred_us[visit]) / DAY_US
-    visits = np.bincount(user, minlength=num_users)
-    visits_30d = np.bincount(user, np.exp(-age_days / 30), minlength=num_users)
-    last_days = np.full(num_users, NEVER_DAYS)
+    first, last = users
+    visit = visit[log.arrived_us[visit] < cut_us]
+    user, age_days = log.user[visit] - first, (cut_us - log.occurred_us[visit]) / DAY_US
+    visits = np.bincount(user, minlength=last - first)
+    visits_30d = np.bincount(user, np.exp(-age_days / 30), minlength=last - first)
+    last_days = np.full(last - first, NEVER_DAYS)
     is_last = run_ends(user)
     last_days[user[is_last]] = np.minimum(age_days[is_last], NEVER_DAYS)
-    return visits.astype(np.float32), visits_30d.astype(np.float32), last_days.astype(np.float32)
+    return np.stack([visits, visits_30d, last_days])

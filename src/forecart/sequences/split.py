@@ -6,7 +6,7 @@ known is kept apart from what happened: a history is what had *arrived* before t
 `training_cuts` every training window is over before that cut-off, so no label is cut short.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Final, Literal, Self
 
 import numpy as np
@@ -146,12 +146,16 @@ def label_windows(
     if len(np.unique(cuts)) < len(cuts):
         raise ValueError(f"cuts are distinct, {cuts.tolist()} arrived: name each once")
     known_before = _FOREVER_US if known_before_us is None else known_before_us
-    conversions = _conversions_of(histories, contract, level)
-    blocks = [_label_cut(conversions, int(cut), contract, known_before) for cut in cuts]
-    if with_prior_only:
-        prior_us = _first_conversion_us(histories, contract)
-        blocks = [block.take(prior_us[block.user_index] < block.cut_us) for block in blocks]
-    return _join(blocks)
+    found: list[list[_Positives]] = [[] for _ in cuts]
+    for first_user, users in histories.blocks():
+        conversions = _conversions_of(users, contract, level)
+        prior_us = _first_conversion_us(users, contract) if with_prior_only else None
+        for blocks, cut in zip(found, cuts.tolist(), strict=True):
+            block = _label_cut(conversions, cut, contract, known_before)
+            if prior_us is not None:
+                block = block.take(prior_us[block.user_index] < cut)
+            blocks.append(replace(block, user_index=block.user_index + first_user))
+    return _join([block for blocks in found for block in blocks])
 
 
 @dataclass(frozen=True, eq=False)

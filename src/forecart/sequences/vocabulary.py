@@ -34,6 +34,7 @@ _META: Final = "vocabulary.json"
 _FORMAT: Final = "forecart-vocabulary-1"
 _ARRAYS: Final = ("id_offsets", "id_bytes", "sorted_hashes", "sorted_indices")
 _MAX_WORDS: Final = 64
+_HASHED_IDS: Final = 1 << 14
 _PRIMES: Final = (
     0x9E3779B185EBCA87,
     0xC2B2AE3D27D4EB4F,
@@ -115,7 +116,7 @@ class Vocabulary:
 
     def _find(self, wanted: pa.LargeStringArray) -> npt.NDArray[np.int32]:
         hashes = hash_ids(wanted)
-        place = np.minimum(np.searchsorted(self.sorted_hashes, hashes), self.num_ids - 1)
+        place = np.minimum(_search(self.sorted_hashes, hashes), self.num_ids - 1)
         found: npt.NDArray[np.int32] = self.sorted_indices[place]
         there = self._arrow.take(pa.array(found - FIRST_INDEX))
         is_same = pc.equal(there, wanted).fill_null(False).to_numpy(zero_copy_only=False)
@@ -222,6 +223,13 @@ def hash_ids(ids: pa.LargeStringArray) -> npt.NDArray[np.uint64]:
     zeros. Ids of more than 512 bytes are hashed one by one with BLAKE2b, so that a single monster does not
     make the vectorised loop over words long.
     """
+    # Some at a time: what a round leaves for the next one stays in the caches.
+    firsts = range(0, len(ids), _HASHED_IDS)
+    blocks = [_hash_block(ids.slice(first, _HASHED_IDS)) for first in firsts]
+    return np.concatenate([np.empty(0, np.uint64), *blocks])
+
+
+def _hash_block(ids: pa.LargeStringArray) -> npt.NDArray[np.uint64]:
     offsets, data = _buffers(ids)
     starts, lengths = offsets[:-1], np.diff(offsets)
     words = _words_at_every_byte(data)
@@ -238,6 +246,17 @@ def hash_ids(ids: pa.LargeStringArray) -> npt.NDArray[np.uint64]:
         raw = data[starts[row] : starts[row] + lengths[row]].tobytes()
         hashes[row] = int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little")
     return hashes
+
+
+def _search(sorted_hashes: npt.NDArray[np.uint64], hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """Returns `searchsorted`, asked in ascending order.
+
+    In any other order nearly every step of a search misses the caches: at four million, eight times the time.
+    """
+    order = np.argsort(hashes)
+    place = np.empty(len(hashes), np.int64)
+    place[order] = np.searchsorted(sorted_hashes, hashes[order])
+    return place
 
 
 def hash_one(raw: bytes) -> int:

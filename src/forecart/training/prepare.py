@@ -4,7 +4,8 @@ Takes sequences, the label contract and settings; gives `Examples`. Everything h
 `learn_until_us`: labels, statistics, features and the own future know nothing that arrived later.
 """
 
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -13,24 +14,38 @@ from forecart.sequences.build import Sequences
 from forecart.sequences.own_groups import read_candidate_groups
 from forecart.sequences.pair_log import PairLog
 from forecart.sequences.population import read_population
-from forecart.sequences.split import DAY_US, LabelContract, Level, label_windows, training_cuts
+from forecart.sequences.split import DAY_US, SECTION, LabelContract, Level, label_windows, training_cuts
 from forecart.training.examples import Examples, group_starts
 from forecart.training.settings import TrainingSettings
 
 
-def read_pair_logs(sequences: Sequences, contract: LabelContract) -> dict[Level, PairLog]:
-    """Returns the events by pair of both levels."""
-    sizes: dict[Level, int] = {"advertiser": len(sequences.advertisers), "item": len(sequences.items)}
-    return {
-        level: PairLog.build(
-            sequences.histories,
-            level=level,
-            num_candidates=size,
-            conversion_codes=contract.conversion_codes,
-            group=read_candidate_groups(sequences, level),
-        )
-        for level, size in sizes.items()
-    }
+@dataclass(frozen=True, eq=False)
+class PairLogs(Mapping[Level, PairLog]):
+    """The events by pair of each level, sorted when they are first asked for: 27 bytes an event each."""
+
+    sequences: Sequences
+    contract: LabelContract
+    _built: dict[Level, PairLog] = field(default_factory=dict, repr=False)
+
+    def __getitem__(self, level: Level) -> PairLog:
+        """Returns the log of a level."""
+        if level not in self._built:
+            vocabulary = self.sequences.advertisers if level == "advertiser" else self.sequences.items
+            self._built[level] = PairLog.build(
+                self.sequences.histories,
+                level=level,
+                num_candidates=len(vocabulary),
+                conversion_codes=self.contract.conversion_codes,
+                group=read_candidate_groups(self.sequences, level),
+            )
+        return self._built[level]
+
+    def __iter__(self) -> Iterator[Level]:
+        """Iterates over the levels."""
+        return iter(SECTION)
+
+    def __len__(self) -> int:
+        return len(SECTION)
 
 
 def prepare_examples(

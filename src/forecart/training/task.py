@@ -4,7 +4,7 @@ Takes sequences and settings; gives a `Trainer` and, after its run, the folder o
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -56,7 +56,7 @@ class TrainingTask:
 
     sequences: Sequences
     catalogue: pl.DataFrame
-    logs: dict[Level, PairLog]
+    logs: Mapping[Level, PairLog]
     builder: BatchBuilder
     level: Level
     contract: LabelContract

@@ -5,6 +5,7 @@ safetensors, settings as JSON, the features it was trained with as arrays. Weigh
 together, so they lie together.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -72,7 +73,7 @@ def read_features(
     sequences: Sequences,
     catalogue: pl.DataFrame,
     *,
-    logs: dict[Level, PairLog],
+    logs: Mapping[Level, PairLog],
     settings: ModelSettings,
     learn_until_us: int,
     seed: int,
@@ -83,12 +84,12 @@ def read_features(
     )
 
     def features(level: Level) -> CandidateFeatures:
-        log = logs[level]
-        collaborative = (
-            read_collaborative(log, as_of_us=learn_until_us, width=settings.collaborative_width, seed=seed)
-            if settings.collaborative_width
-            else np.zeros((log.num_candidates, 0), np.float32)
-        )
+        if settings.collaborative_width:
+            width = settings.collaborative_width
+            collaborative = read_collaborative(logs[level], as_of_us=learn_until_us, width=width, seed=seed)
+        else:
+            num = len(sequences.advertisers if level == "advertiser" else sequences.items)
+            collaborative = np.zeros((num, 0), np.float32)
         return read_candidate_features(sequences, content, level=level, collaborative=collaborative)
 
     return LevelFeatures(features("advertiser"), features("item"))

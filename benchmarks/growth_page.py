@@ -1,0 +1,161 @@
+"""docs/scaling.md, from what is stored: the run from raw log to lists, the laws, and a worked plan."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from forecart.planning.demand import Demand, Machine
+from forecart.planning.laws import Law
+from forecart.planning.plan import make_plan
+from forecart.planning.table import render_plan
+
+WORKED: Final = Demand(num_items=1e9, num_users=1e8, events_per_day=1e10)
+SMALL: Final = Demand(num_items=1e6, num_users=1e7, events_per_day=1e8)
+_MOST: Final = {"events": 1.10, "sequences": 1.10}
+"""Of the slope: where there is a sort; everything else is to be linear."""
+_LINEAR: Final = 1.05
+_COMMANDS: Final = {
+    WORKED: "forecart plan --items 1e9 --users 1e8 --events-per-day 1e10",
+    SMALL: "forecart plan --items 1e6 --users 1e7 --events-per-day 1e8",
+}
+
+
+def render(result: dict[str, Any], found: dict[str, Any]) -> str:
+    """Returns the page.
+
+    Args:
+        result: the rows that were measured.
+        found: the laws of the package.
+    """
+    blocks = [
+        _HEAD,
+        _provenance(result["provenance"]),
+        "## From raw log to lists",
+        *_largest(result["rows"]),
+        "## Growth",
+        _GROWTH,
+        _laws(found["laws"]),
+        "## Rates of one size",
+        _RATES,
+        _rates(found["rates"]),
+    ]
+    for demand, title in ((SMALL, "A plan that fits"), (WORKED, "A plan that breaks")):
+        plan = render_plan(make_plan(demand, Machine(), found))
+        blocks += [f"## {title}", f"```console\n$ {_COMMANDS[demand]}\n```", plan]
+    return "\n\n".join([*blocks, _TAIL]) + "\n"
+
+
+def _provenance(facts: dict[str, Any]) -> str:
+    return f"Measured on {facts['machine']}; Python {facts['python']}; commit {facts['commit']}."
+
+
+def _largest(rows: list[dict[str, Any]]) -> Iterator[str]:
+    along = [row for row in rows if row["axis"] == "events"]
+    num_events = max(row["num_events"] for row in along)
+    largest = [row for row in along if row["num_events"] == num_events]
+    sizes = largest[-1]
+    yield (
+        f"{num_events:,} events of {sizes['num_users']:,} users with {sizes['num_items']:,} items of "
+        f"{sizes['num_advertisers']:,} advertisers over 64 days, in {sizes['num_partitions']} partitions; "
+        "each stage in a process of its own. *Own* memory is what nobody can take back; *resident* also "
+        "counts pages of mapped files, which the system may drop at any time."
+    )
+    header = ["stage", "wall, s", "core-seconds", "own peak, GB", "resident peak, GB", "on disk, GB"]
+    body = [
+        [
+            row["stage"],
+            f"{row['wall_s']:,.0f}",
+            f"{row['cpu_s']:,.0f}",
+            f"{row['own_gb']:.2f}",
+            f"{row['resident_gb']:.2f}",
+            f"{row['disk_bytes'] / 1e9:.2f}" if "disk_bytes" in row else "-",
+        ]
+        for row in largest
+    ]
+    yield _table(header, body)
+    yield _SHARED
+
+
+def _laws(laws: dict[str, Any]) -> str:
+    header = [
+        "law",
+        "T, CPU seconds",
+        "slope",
+        "at most",
+        "measured",
+        "sizes",
+        "largest distance from the law",
+    ]
+    body = []
+    for name, facts in laws.items():
+        law, most = Law(**facts), _MOST.get(name.partition(" ")[0], _LINEAR)
+        verdict = "" if law.power <= most else ", **missed**"
+        body.append(
+            [
+                name,
+                f"{law.factor:.2e} n^{law.power:.3f}",
+                f"{law.power:.3f}{verdict}",
+                f"{most:.2f}",
+                f"{law.smallest:,.0f} to {law.largest:,.0f}",
+                str(law.num_sizes),
+                f"{law.residual:.1%}".replace("%", " %"),
+            ]
+        )
+    return _table(header, body)
+
+
+def _rates(rates: dict[str, Any]) -> str:
+    body = [
+        [
+            name.replace("_", " "),
+            f"{rate['value']:,.4g}",
+            f"{rate['size']:,}",
+            rate["machine"],
+            rate["commit"],
+        ]
+        for name, rate in rates.items()
+    ]
+    return _table(["what", "value", "at", "machine", "commit"], body)
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    header = list(header)
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+_HEAD: Final = """\
+# Scaling
+
+What grows with what, where that was measured, and what a size of business costs. This page is
+written by `python -m benchmarks.growth --render` from `benchmarks/results/scale-growth.json` and
+from the laws that travel in the package; the plans below are what the commands above them print.
+The decision: [ADR 0021](adr/0021-planning-laws.md); the files: [artifacts](artifacts.md); other
+figures: [benchmarks](benchmarks.md)."""
+_SHARED: Final = """\
+Training is bounded: one epoch over one cut whose label window is a day, small towers (width 32, one
+layer, 20 events), no co-conversion vectors. Candidates are the top 100 of 5,000 advertisers for
+**everybody**, by exact search. The log is synthetic with Zipf popularity and no structure
+(`benchmarks/raw_log.py`): it says what stages cost and nothing of quality. The machine was shared
+by many processes, so wall time is several times what a machine of its own takes; core-seconds are
+the process's own."""
+_GROWTH: Final = """\
+![CPU seconds of each stage](scaling.svg)
+
+Laws T = a n^b are least squares through the logarithms of the sizes that took at least two CPU
+seconds; hollow points took less. Along *events* a user has 64 of them, so users grow too; along
+*users* everyone has 10; along *items* a catalogue grows beside a log of 20,000 events: reading the
+feed and building the vocabulary, together. Linear stages may have a slope of 1.05. Where a stage
+sorts it may have 1.10: *events* sorts each partition by user and arrival, *sequences* sorts ids by
+first arrival and by hash. Training and candidates sort each user's own events, whose number does
+not grow."""
+_RATES: Final = """\
+Other benchmarks measured these at one size; a plan takes them as proportional and says how far it
+goes beyond."""
+_TAIL: Final = """\
+## What a plan does not know
+
+- Network and object stores: reading a day's log from elsewhere, moving releases to servers.
+- A training that is long enough to be good: the law is of one epoch over one cut. Multiply.
+- Other machines: a core is one of the machine above; memory bandwidth that many cores share is not
+in it.
+- Replicas: serving rows are for one copy of everything."""
