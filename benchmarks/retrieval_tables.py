@@ -100,3 +100,8 @@ def _changes(changes: dict[str, Any], shards: dict[str, Any]) -> str:
     ]
     header = ["a tenth removed, a tenth replaced, a tenth added", "recall@100", "users/s in a batch"]
     return _table([*header, "one user, p50 / p99, us"], rows)
+
+
+def render_large(result: dict[str, Any]) -> str:
+    """Returns the tables of `benchmarks.retrieval_scale` as Markdown."""
+    return str(result["laws"])
