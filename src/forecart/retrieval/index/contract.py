@@ -8,7 +8,7 @@ of each candidate is one more coordinate, and a user's vector has a 1 there (`fo
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from forecart.sequences.vocabulary import FIRST_INDEX
 Floats = npt.NDArray[np.float32]
 Kind = Literal["exact", "inverted_file", "graph"]
 Codes = Literal["float16", "int8"]
+_NUM_STAND_INS: Final = 10_000
 
 
 class Rows(Protocol):
@@ -227,6 +228,23 @@ def check_queries(query_BD: Floats, width: int) -> Floats:
 def fold_prior(vector_ND: Floats, prior_N: Floats) -> Floats:
     """Returns vectors with the prior as one more coordinate, [N, D + 1]: score = user . vector + prior."""
     return np.concatenate([vector_ND, prior_N[:, None]], axis=1, dtype=np.float32)
+
+
+def fold_source(vector_ND: npt.NDArray[Any], prior_N: Floats, space: str) -> IndexSource:
+    """Returns what an index of everything with a finite prior is built of.
+
+    It is tuned on vectors of candidates as if they were users': their own last coordinate would be a prior
+    where a user's is 1.
+
+    Args:
+        vector_ND: by candidate index, of any float type.
+        prior_N: -inf for what is not to be searched for.
+        space: of the weights that made the vectors.
+    """
+    candidate_N = FIRST_INDEX + np.flatnonzero(np.isfinite(prior_N[FIRST_INDEX:])).astype(np.int32)
+    folded_ND = fold_prior(vector_ND[candidate_N].astype(np.float32), prior_N[candidate_N])
+    step = max(1, len(candidate_N) // _NUM_STAND_INS)
+    return IndexSource(folded_ND, candidate_N, space, fold_queries(folded_ND[::step, :-1]))
 
 
 def fold_queries(query_BD: Floats) -> Floats:

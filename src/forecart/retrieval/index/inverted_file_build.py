@@ -25,6 +25,8 @@ SHARES: Final = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
 """Shares of eligible candidates that lists and times are measured for."""
 _UNEVEN_SHARES: Final = (0.5, 0.1)
 _LISTS_A_REGION: Final = 20
+_NUM_MASKED: Final = 250
+"""Users that masks are measured with: with all that are sampled it would be most of the work of a build."""
 
 
 def build_inverted_file(source: IndexSource, folder: Path, settings: IndexSettings) -> None:
@@ -35,7 +37,7 @@ def build_inverted_file(source: IndexSource, folder: Path, settings: IndexSettin
     files.begin_folder(folder)
     files.write_vectors(folder, source, np.float16)
     lists = train_lists(source, settings)
-    list_of_N = assign_lists(lists, folder)
+    list_of_N = assign_lists(lists, folder, settings)
     write_lists(lists, folder, list_of_N)
     stored = files.read_vectors(folder, {"embedding_space_id": source.embedding_space_id})
     index = InvertedFile(stored, map_lists(folder, list_of_N), list_of_N, {})
@@ -51,7 +53,9 @@ def _measure(index: InvertedFile, source: IndexSource, settings: IndexSettings) 
     even, uneven = _even_masks(index, settings.seed), _uneven_masks(index, settings.seed)
     place_N = np.arange(len(index.list_of_N), dtype=np.int32)
     blocks = files.read_blocks(index.stored.folder)
-    by_place = scan_under_masks(blocks, place_N, query_SD, masks=[*even, *uneven], top_k=top_k)
+    num_users = [len(query_SD), *[min(_NUM_MASKED, len(query_SD))] * (len(even) + len(uneven) - 1)]
+    masks = list(zip([*even, *uneven], num_users, strict=True))
+    by_place = scan_under_masks(blocks, place_N, query_SD, masks=masks, top_k=top_k)
     levels: list[dict[str, float]] = []
     for share, is_eligible_N, exact in zip(SHARES, even, by_place[: len(even)], strict=True):
         if not is_eligible_N.any():
@@ -59,8 +63,9 @@ def _measure(index: InvertedFile, source: IndexSource, settings: IndexSettings) 
         masked = MaskedLists.of(is_eligible_N, index.list_of_N, index.lists.nlist)
         search_at = _search_at(index, top_k, None if share == 1 else masked)
         listed = TopK(np.where(np.isneginf(exact.score), 0, index.candidate_N[exact.candidate]), exact.score)
-        effort = find_effort(search_at, query_SD, listed, settings.target_recall, limit=index.lists.nlist)
-        taken_us = time_us(search_at, query_SD, effort)
+        users_SD = query_SD[: len(exact.score)]
+        effort = find_effort(search_at, users_SD, listed, settings.target_recall, limit=index.lists.nlist)
+        taken_us = time_us(search_at, users_SD, effort)
         levels.append({"share": share, "num_probes": effort, "search_us": taken_us})
         if share < 1 and scan_us + scan_us_each * len(masked.place_M) < taken_us:
             break
@@ -107,7 +112,7 @@ def _measure_margin(index: InvertedFile, query_SD: Floats, exact: TopK, quantile
         return 0.0
     last_S1 = np.where(is_listed_SK, exact.score, np.inf).min(axis=1, keepdims=True)
     near_SKD = index.centroid_LD[index.list_of_N[exact.candidate]]
-    gap_SK = last_S1 - np.einsum("sd,skd->sk", query_SD, near_SKD)
+    gap_SK = last_S1 - np.einsum("sd,skd->sk", query_SD[: len(near_SKD)], near_SKD)
     return float(np.quantile(gap_SK[is_listed_SK], quantile))
 
 

@@ -1,8 +1,8 @@
 """The lists of the inverted file, as faiss holds them: centroids, and codes of the vectors on the disk.
 
-Nothing here takes more memory than a block of vectors, a sample and four bytes a vector. Of many lists the
-centroids are in lists themselves, by region: to find the lists near a vector, only the centroids of regions
-near it are read.
+Nothing here takes more memory than a block of vectors, a sample and four bytes a vector. Many centroids
+are learned region by region, and to find a vector's list only those of the regions near it are read. A search
+reads every centroid: a user is near lists of many regions, a vector in one near its own.
 """
 
 import os
@@ -22,9 +22,10 @@ from forecart.retrieval.index.contract import Codes, Floats, IndexSettings, Inde
 VECTORS_A_LIST: Final = 64
 """That centroids are learned from."""
 _NUM_ROUNDS: Final = 10
+_NUM_JOINT_ROUNDS: Final = 4
+"""After the regions were learned alone: else a cluster on a border is cut into lists of both."""
 _MAX_FLAT: Final = 1 << 12
-_REGIONS_FILLED: Final = 4
-_REGIONS_SEARCHED: Final = 64
+_REGIONS_FILLED: Final = 8
 _CODES: Final = {"float16": faiss.ScalarQuantizer.QT_fp16, "int8": faiss.ScalarQuantizer.QT_8bit}
 _BLOCK_BYTES: Final = 1 << 28
 
@@ -39,11 +40,9 @@ def train_lists(source: IndexSource, settings: IndexSettings) -> Any:
         centroid_LD = _cluster_in_regions(sample, num_lists, settings.seed)
     elif num > num_lists:
         centroid_LD = _cluster(sample, num_lists, settings.seed)
-    quantizer = _hold_in_regions(centroid_LD, settings.seed) if num_lists > _MAX_FLAT else None
-    if quantizer is None:
-        quantizer = faiss.IndexFlatIP(source.vector_ND.shape[1])
-        quantizer.add(centroid_LD)
-    lists = empty_lists(quantizer, num_lists, settings.codes)
+    centroids = faiss.IndexFlatIP(source.vector_ND.shape[1])
+    centroids.add(centroid_LD)
+    lists = empty_lists(centroids, num_lists, settings.codes)
     if settings.codes == "int8" and num:
         lists.sq.train(sample)
     return lists
@@ -80,20 +79,30 @@ def _cluster_in_regions(sample: Floats, num_lists: int, seed: int) -> Floats:
     ):
         if last_list > first_list:
             parts.append(_cluster(sample[order_S[first:last]], last_list - first_list, seed))
-    return np.concatenate(parts)
+    centroid_LD = np.concatenate(parts)
+    for _ in range(_NUM_JOINT_ROUNDS):
+        _move(centroid_LD, sample, _hold_in_regions(centroid_LD, seed).search(sample, 1)[1][:, 0])
+    return centroid_LD
+
+
+def _move(centroid_LD: Floats, sample: Floats, list_S: npt.NDArray[np.int64]) -> None:
+    """Moves each centroid into the middle of what is nearest to it; one of nothing stays."""
+    order_S = np.argsort(list_S, kind="stable")
+    filled, first = np.unique(list_S[order_S], return_index=True)
+    sum_LD = np.add.reduceat(sample[order_S], first, axis=0)
+    centroid_LD[filled] = sum_LD / np.linalg.norm(sum_LD, axis=1, keepdims=True).clip(min=1e-30)
 
 
 def _hold_in_regions(centroid_LD: Floats, seed: int) -> Any:
-    """Returns an index of the centroids that reads those of the regions nearest to a user."""
+    """Returns an index of the centroids that reads only those of the regions nearest to a vector."""
     num_lists, width = centroid_LD.shape
     regions = faiss.IndexFlatIP(width)
     regions.add(_cluster(centroid_LD, 4 * int(np.sqrt(num_lists)), seed))
-    quantizer = faiss.IndexIVFFlat(regions, width, regions.ntotal, faiss.METRIC_INNER_PRODUCT)
-    quantizer.is_trained = True
-    quantizer.add(centroid_LD)
-    quantizer.make_direct_map()
-    quantizer.nprobe = min(_REGIONS_SEARCHED, regions.ntotal)
-    return quantizer
+    held = faiss.IndexIVFFlat(regions, width, regions.ntotal, faiss.METRIC_INNER_PRODUCT)
+    held.is_trained = True
+    held.add(centroid_LD)
+    held.nprobe = min(_REGIONS_FILLED, regions.ntotal)
+    return held
 
 
 def empty_lists(centroids: Any, num_lists: int, codes: Codes = "float16") -> Any:
@@ -110,20 +119,18 @@ def empty_lists(centroids: Any, num_lists: int, codes: Codes = "float16") -> Any
     return lists
 
 
-def assign_lists(lists: Any, folder: Path) -> npt.NDArray[np.int32]:
+def assign_lists(lists: Any, folder: Path, settings: IndexSettings) -> npt.NDArray[np.int32]:
     """Returns the list that each vector of a folder is nearest to, [N], and writes them there."""
     parts = []
-    parameters = faiss.SearchParametersIVF(nprobe=_REGIONS_FILLED) if _has_regions(lists) else None
+    centroids = lists.quantizer
+    if lists.nlist > _MAX_FLAT:
+        centroids = _hold_in_regions(centroids.reconstruct_n(0, lists.nlist), settings.seed)
     for _, block in files.read_blocks(folder):
         vector_MD = block.astype(np.float32)
-        parts.append(lists.quantizer.search(vector_MD, 1, params=parameters)[1][:, 0].astype(np.int32))
+        parts.append(centroids.search(vector_MD, 1)[1][:, 0].astype(np.int32))
     list_of_N = np.concatenate([np.zeros(0, np.int32), *parts])
     artifacts.write_npy(folder / files.LIST_OF, list_of_N)
     return list_of_N
-
-
-def _has_regions(lists: Any) -> bool:
-    return isinstance(faiss.downcast_index(lists.quantizer), faiss.IndexIVFFlat)
 
 
 def write_lists(lists: Any, folder: Path, list_of_N: npt.NDArray[np.int32]) -> None:
@@ -152,7 +159,7 @@ def _count(list_of_N: npt.NDArray[np.int32], num_lists: int) -> npt.NDArray[np.u
 
 def _num_bytes(lists: Any, size_L: npt.NDArray[np.uint64]) -> int:
     # At least a byte: nothing cannot be mapped.
-    return max(1, int(size_L.sum()) * (lists.code_size + 8))
+    return max(1, int(size_L.sum()) * (int(lists.code_size) + 8))
 
 
 def _encode(lists: Any, folder: Path) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:

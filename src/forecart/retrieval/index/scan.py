@@ -59,7 +59,7 @@ def scan_under_masks(
     candidate_N: npt.NDArray[np.int32],
     query_BD: npt.NDArray[np.float32],
     *,
-    masks: Sequence[npt.NDArray[np.bool_]],
+    masks: Sequence[tuple[npt.NDArray[np.bool_], int]],
     top_k: int,
 ) -> list[TopK]:
     """Returns the lists of `scan` under each of several masks; every vector is read and scored once.
@@ -68,18 +68,18 @@ def scan_under_masks(
         blocks: vectors, each block with its first place.
         candidate_N: ascending.
         query_BD: [B, D].
-        masks: [N] each.
+        masks: [N] each, with the number of users, of the first ones, that are searched for under it.
         top_k: K.
     """
-    lists = [no_lists(len(query_BD), top_k) for _ in masks]
+    lists = [no_lists(num_users, top_k) for _, num_users in masks]
     query_DB = np.ascontiguousarray(query_BD.T)
     for begins, block_MD in blocks:
         for first in range(0, len(block_MD), _BLOCK_ROWS):
             part_D = block_MD[first : first + _BLOCK_ROWS].astype(np.float32, copy=False)
             score_BM = np.ascontiguousarray((part_D @ query_DB).T)
             rows = slice(begins + first, begins + first + len(part_D))
-            for found, mask_N in zip(lists, masks, strict=True):
-                for row, score_M in enumerate(score_BM):
+            for found, (mask_N, num_users) in zip(lists, masks, strict=True):
+                for row, score_M in enumerate(score_BM[:num_users]):
                     _take(found, row, score_M, candidate_N[rows], mask_N[rows])
     return lists
 
