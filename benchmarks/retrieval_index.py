@@ -4,9 +4,9 @@ Seeded unit vectors of width 64 in clusters of very different sizes (`index_vect
 thread. Exact search (`GroupMaxScan`) against the products alone, through oneDNN in the same blocks, in turns;
 with `--peer implicit=PYTHON` against implicit's too. Then the inverted file, beside faiss's own with float32
 lists, in turns; masks, random ones and ones of whole clusters; changes of a fifth of the items; shards;
-sizes. With `--graph` also the graph, which takes minutes to build. Recall is that of the exact top 100, on
-users that no index was tuned with. Writes `results/scale-retrieval.json`; `--render` prints the tables of
-what is stored.
+sizes. With `--graph` also the graph, which takes minutes to build. `--parts` measures some of it anew. Recall
+is that of the exact top 100, on users that no index was tuned with. Writes `results/scale-retrieval.json`;
+`--render` prints the tables of what is stored.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from benchmarks.built_indexes import build_once
 from benchmarks.figures import RESULTS
 from benchmarks.index_vectors import WIDTH, World, make_uniform, make_world
+from benchmarks.retrieval_exact import TOP_K, Race, in_turns, measure_exact, seconds
 from benchmarks.retrieval_tables import render
 from forecart import artifacts
 from forecart.evaluation.provenance import read_provenance
@@ -40,14 +41,12 @@ from forecart.retrieval.index.tuning import find_effort, index_recall_at_k
 from forecart.retrieval.top_k import TopK
 from forecart.sequences.vocabulary import FIRST_INDEX
 
-TOP_K: Final = 100
 NUM_ADVERTISERS: Final = 5_205
 NUM_TESTED: Final = 500
 NUM_TUNED: Final = 1_000
 NUM_EXACT: Final = 512
-BLOCKS: Final = ((512, 1024), (512, 4096), (256, 4096))
-"""Users and rows of the blocks that products are timed in; the fastest counts."""
-PEER: Final = Path(__file__).parent / "peers" / "implicit_top_k.py"
+PARTS: Final = ("exact", "indexes", "masks", "changes", "shards")
+FILE: Final = "scale-retrieval.json"
 Search = Callable[[npt.NDArray[np.float32]], TopK]
 
 
@@ -81,93 +80,6 @@ class Bench:
         if is_eligible_N is not None:
             vector_ND, candidate_N = vector_ND[is_eligible_N], candidate_N[is_eligible_N]
         return GroupMaxScan()(vector_ND, candidate_N, self.tested_BD, top_k=TOP_K)
-
-
-def seconds(run: Callable[[], Any]) -> float:
-    """CPU time, of one thread: what others do on the machine is not in it."""
-    started = time.process_time()
-    run()
-    return time.process_time() - started
-
-
-def in_turns(runs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Runs everybody once, then in turns: what each says, by round."""
-    for run in runs.values():
-        run()
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            taken[name].append(run())
-    return taken
-
-
-def products(vector_ND: npt.NDArray[np.float32], user_BD: npt.NDArray[np.float32], block: Any) -> float:
-    """Returns the seconds of the products alone: blocks of scores are overwritten."""
-    num_users, num_rows = block
-    vectors, users = torch.from_numpy(vector_ND), torch.from_numpy(user_BD)
-    score = torch.empty(min(num_rows, len(vectors)), min(num_users, len(users)))
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    started = time.process_time()
-    for at in range(0, len(users), num_users):
-        user_DB = users[at : at + num_users].T.contiguous()
-        for first in range(0, len(vectors), num_rows):
-            rows = vectors[first : first + num_rows]
-            torch.mm(rows, user_DB, out=score[: len(rows), : user_DB.shape[1]])
-    taken = time.process_time() - started
-    torch.set_float32_matmul_precision(before)
-    return taken
-
-
-def measure_exact(
-    vector_ND: npt.NDArray[np.float32], user_BD: npt.NDArray[np.float32], bench: Bench, peer: str | None
-) -> dict[str, Any]:
-    """Exact search of users, top 100 included, against the products and the peer: users/s and shares."""
-    candidate_N = np.arange(FIRST_INDEX, FIRST_INDEX + len(vector_ND), dtype=np.int32)
-    runs: dict[str, Callable[[], float]] = {
-        f"products {users}x{rows}": lambda block=(users, rows): products(vector_ND, user_BD, block)
-        for users, rows in BLOCKS
-    }
-    for name, is_bfloat16 in (("float32", False), ("bfloat16", True)):
-        scan = GroupMaxScan(is_bfloat16)
-        runs[name] = lambda scan=scan: seconds(lambda: scan(vector_ND, candidate_N, user_BD, top_k=TOP_K))
-    num_peer = len(user_BD)
-    if peer:
-        # A share of the users is enough: it searches them in batches of its own.
-        num_peer = max(64, len(user_BD) // 4)
-        files = [bench.folder / "items.npy", bench.folder / "users.npy"]
-        for path, array in zip(files, (vector_ND, user_BD[:num_peer]), strict=True):
-            artifacts.write_npy(path, array)
-        command = [peer, str(PEER), *map(str, files), str(TOP_K)]
-        runs["implicit"] = lambda: float(
-            json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["s"]
-        )
-    taken = in_turns(runs, bench.rounds)
-    best = min((name for name in runs if name.startswith("products")), key=lambda name: median(taken[name]))
-    found = {
-        name: GroupMaxScan(name == "bfloat16")(vector_ND, candidate_N, user_BD, top_k=TOP_K)
-        for name in ("float32", "bfloat16")
-    }
-    flop = 2.0 * vector_ND.size * len(user_BD)
-    figures: dict[str, Any] = {
-        "num_candidates": len(vector_ND),
-        "num_users": len(user_BD),
-        "products_block": best.removeprefix("products "),
-        "products_gflop_per_s": flop / median(taken[best]) / 1e9,
-        "bfloat16_recall": float(index_recall_at_k(found["bfloat16"], found["float32"]).mean()),
-    }
-    for name in ("float32", "bfloat16"):
-        figures[name] = {
-            "users_per_s": len(user_BD) / median(taken[name]),
-            "share_of_products": median(a / b for a, b in zip(taken[best], taken[name], strict=True)),
-        }
-    if peer:
-        ratios = zip(taken["implicit"], taken["float32"], strict=True)
-        figures["implicit"] = {
-            "users_per_s": num_peer / median(taken["implicit"]),
-            "slower": median((a / num_peer) / (b / len(user_BD)) for a, b in ratios),
-        }
-    return figures
 
 
 def measure_search(searches: Mapping[str, Search], exact: TopK, bench: Bench) -> dict[str, dict[str, float]]:
@@ -223,33 +135,23 @@ def search_of(index: Index, eligible: Eligible | None = None) -> Search:
     return lambda users: index.search(users, TOP_K, eligible=eligible)
 
 
-def measure_indexes(bench: Bench, kinds: list[str]) -> tuple[Index, dict[str, Any]]:
+def measure_indexes(bench: Bench, has_graph: bool) -> dict[str, Any]:
     searches: dict[str, Search] = {}
     facts: dict[str, dict[str, Any]] = {}
     searches["faiss IVF, float32"], facts["faiss IVF, float32"] = build_faiss_flat(bench)
-    opened: dict[str, Index] = {}
-    for kind in kinds:
+    for kind in ["inverted_file", "graph"] if has_graph else ["inverted_file"]:
         settings = IndexSettings.model_validate({"kind": kind})
         folder = bench.folder / kind
-        build_s = seconds(
-            lambda folder=folder, settings=settings: build_index(bench.source, folder, settings)
-        )
-        opened[kind] = open_index(folder, embedding_space_id="benchmark")
-        stats = opened[kind].stats()
-        facts[kind] = {
-            "build_s": build_s,
-            "disk_mb": stats.disk_bytes / 1e6,
-            **read_memory(folder),
-            "chosen": stats.facts,
-        }
-        searches[kind] = search_of(opened[kind])
+        index, built = build_once(bench.source, folder, settings)
+        facts[kind] = {**built, **read_memory(folder), "chosen": index.stats().facts}
+        searches[kind] = search_of(index)
     exact = bench.exact()
     figures = measure_search(searches, exact, bench)
     for name in figures:
         figures[name] |= facts[name]
         listed = searches[name](bench.tested_BD).candidate
         figures[name]["target_hit_rate"] = hit_rate(bench, listed)
-    return opened["inverted_file"], {"exact_target_hit_rate": hit_rate(bench, exact.candidate), **figures}
+    return {"exact_target_hit_rate": hit_rate(bench, exact.candidate), **figures}
 
 
 def hit_rate(bench: Bench, candidate_BK: npt.NDArray[np.int32]) -> float:
@@ -351,27 +253,42 @@ def measure_shards(bench: Bench) -> dict[str, Any]:
     return {"num_shards": 4, "build_s": build_s, **figures}
 
 
-def run(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    world = make_world(asked.rows, NUM_TESTED + NUM_TUNED)
-    candidate_N = np.arange(FIRST_INDEX, FIRST_INDEX + asked.rows, dtype=np.int32)
-    bench = Bench(world, candidate_N, folder, asked.rounds)
-    result: dict[str, Any] = {"provenance": read_provenance(), "num_rows": asked.rows, "width": WIDTH}
-    result["provenance"]["versions"]["faiss-cpu"] = faiss.__version__
+def open_built(bench: Bench) -> Index:
+    """Returns the inverted file; it is built where no part before has."""
+    return build_once(bench.source, bench.folder / "inverted_file", IndexSettings())[0]
+
+
+def measure_sizes(race: Race, world: World) -> dict[str, Any]:
+    """Exact search of the items, and of as many candidates as there are advertisers."""
     sizes = {
         "items": (world.vector_ND, world.user_BD[:NUM_EXACT]),
         "advertisers": make_uniform(NUM_ADVERTISERS, 8 * NUM_EXACT),
     }
-    result["exact"] = {
-        name: measure_exact(vectors, users, bench, asked.peer) for name, (vectors, users) in sizes.items()
+    return {name: measure_exact(vectors, users, race) for name, (vectors, users) in sizes.items()}
+
+
+def run(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Measures the parts that were asked for; of the others, what is stored stays."""
+    world = make_world(asked.rows, NUM_TESTED + NUM_TUNED)
+    candidate_N = np.arange(FIRST_INDEX, FIRST_INDEX + asked.rows, dtype=np.int32)
+    bench = Bench(world, candidate_N, folder, asked.rounds)
+    parts: dict[str, Callable[[], Any]] = {
+        "exact": lambda: measure_sizes(Race(folder, asked.rounds, asked.peer), world),
+        "indexes": lambda: measure_indexes(bench, asked.graph),
+        "masks": lambda: measure_masks(bench, open_built(bench)),
+        "changes": lambda: measure_changes(bench, open_built(bench)),
+        "shards": lambda: measure_shards(bench),
     }
-    print(json.dumps(result["exact"], indent=2), flush=True)
-    kinds = ["inverted_file", "graph"] if asked.graph else ["inverted_file"]
-    index, result["indexes"] = measure_indexes(bench, kinds)
-    print(json.dumps(result["indexes"], indent=2), flush=True)
-    result["masks"] = measure_masks(bench, index)
-    print(json.dumps(result["masks"], indent=2), flush=True)
-    result["changes"] = measure_changes(bench, index)
-    result["shards"] = measure_shards(bench)
+    path = asked.results / FILE
+    result: dict[str, Any] = artifacts.read_json(path) if path.exists() else {}
+    result |= {"num_rows": asked.rows, "width": WIDTH}
+    result.setdefault("provenance", {})
+    for part in asked.parts:
+        result[part] = parts[part]()
+        provenance = read_provenance()
+        provenance["versions"]["faiss-cpu"] = faiss.__version__
+        result["provenance"][part] = provenance
+        print(json.dumps(result[part], indent=2), flush=True)
     return result
 
 
@@ -383,15 +300,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of everything that is timed")
     parser.add_argument("--peer", type=read_peer, help="implicit=PYTHON")
     parser.add_argument("--graph", action="store_true", help="build the graph too")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="all by default")
+    parser.add_argument("--folder", type=Path, help="of indexes, to be kept; what is built is taken from it")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are written")
     parser.add_argument("--render", action="store_true", help="print the tables of what is stored")
     asked = parser.parse_args()
-    path = asked.results / "scale-retrieval.json"
+    path = asked.results / FILE
     if not asked.render:
         torch.set_num_threads(1)
         faiss.omp_set_num_threads(1)
         with tempfile.TemporaryDirectory() as folder:
-            artifacts.write_json(path, run(asked, Path(folder)))
+            artifacts.write_json(path, run(asked, asked.folder or Path(folder)))
     print(render(artifacts.read_json(path)))
 
 

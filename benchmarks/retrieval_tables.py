@@ -1,14 +1,20 @@
 """The tables of `benchmarks.retrieval_index` for docs/benchmarks.md, from what is stored."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
+
+POOLS: Final = ("all", "novel")
+TARGETS: Final = (0.95, 0.99)
 
 
 def render(result: dict[str, Any]) -> str:
     """Returns the tables as Markdown."""
+    provenance = result["provenance"]
+    machines = sorted({one["machine"] for one in provenance.values()})
+    commits = [f"{one['commit']} ({part})" for part, one in sorted(provenance.items())]
     blocks = [
-        f"{result['num_rows']:,} items, width {result['width']}; {result['provenance']['machine']}; commit "
-        f"{result['provenance']['commit']}.",
+        f"{result['num_rows']:,} items, width {result['width']}; {'; '.join(machines)}; commits "
+        f"{', '.join(commits)}.",
         _exact(result["exact"]),
         _indexes(result["indexes"]),
         _masks(result["masks"]),
@@ -100,3 +106,68 @@ def _changes(changes: dict[str, Any], shards: dict[str, Any]) -> str:
     ]
     header = ["a tenth removed, a tenth replaced, a tenth added", "recall@100", "users/s in a batch"]
     return _table([*header, "one user, p50 / p99, us"], rows)
+
+
+def render_large(result: dict[str, Any]) -> str:
+    """Returns the tables of `benchmarks.retrieval_scale` as Markdown."""
+    rows = []
+    for one in result["sizes"]:
+        build, search, exact = one["build"], one["search"], one["exact"]
+        rows.append(
+            [
+                f"{one['num_rows']:,}, {one['codes']}",
+                f"{build['stages']['build']['cpu_seconds']:,.0f} ({build['peak_own_mb']:,.0f})",
+                f"{build['disk_mb']:,.0f}",
+                f"{search['resident_mb']:,.0f} ({search['own_mb']:,.0f})",
+                f"{one['recall_at_100']:.4f} ± {one['recall_error']:.4f} ({one['num_recall']})",
+                f"{search['num_probes']:,} of {search['num_lists']:,}",
+                f"{search['users_per_s']:,.0f}",
+                f"{search['p50_us']:,.0f} / {search['p99_us']:,.0f}",
+                f"{1 / exact['cpu_seconds']:,.1f}",
+            ]
+        )
+    header = ["items, lists of", "build, CPU-s (most own memory, MB)", "on disk, MB"]
+    header += ["resident in a process that searches, MB (its own)", "recall@100, standard error (users)"]
+    header += ["lists read", "users/s in a batch", "one user, p50 / p99, us", "exact search, users/s"]
+    laws = [
+        [stage, f"{law['slope']:.2f}", f"{law['seconds_at_a_million']:.3g}"]
+        for stage, law in result["laws"].items()
+    ]
+    growth = ["CPU time of", "grows as items to the power of", "seconds at a million, fitted"]
+    return f"{_table(header, rows)}\n\n{_table(growth, laws)}"
+
+
+def render_compression(result: dict[str, Any]) -> str:
+    """Returns the table of `benchmarks.compression` as Markdown."""
+    rows = [["every product in float32", "-", *(f"{result[pool]['model']:.4f}" for pool in POOLS), "-"]]
+    for name in result["all"]["systems"]:
+        recalls = result["index_recall_at_100"][name].values()
+        cells = [name, f"{min(recalls):.4f}"]
+        for pool in POOLS:
+            system = result[pool]["systems"][name]
+            lost = [f"{100 * system['lost'][bound]:.2f}" for bound in ("mean", "ci_low", "ci_high")]
+            cells.append(f"{system['recall_at_100']:.4f} ({lost[0]} % [{lost[1]}, {lost[2]}])")
+        rows.append([*cells, f"{result['stats'][name]['disk_mb']:.0f}"])
+    header = ["retrieved from", "recall@100 of the index, least of the cuts"]
+    header += [f"Recall@100, {pool} (lost of the first)" for pool in POOLS]
+    return _table([*header, "on disk, MB"], rows)
+
+
+def render_frontier(result: dict[str, Any]) -> str:
+    """Returns the table of `benchmarks.retrieval_frontier` as Markdown."""
+    rows = []
+    for name, system in sorted(result["systems"].items()):
+        shown = f"{name} {system['version']}" if "version" in system else name
+        cells = [_fastest(system["points"], target) for target in TARGETS]
+        disk = f"{system['disk_mb']:.0f}" if "disk_mb" in system else "-"
+        rows.append([shown, *cells, f"{system['build_s']:.0f}", disk])
+    header = ["index", *(f"users/s at recall@100 {target} (effort, recall)" for target in TARGETS)]
+    return _table([*header, "build, s", "on disk, MB"], rows)
+
+
+def _fastest(points: list[dict[str, Any]], target: float) -> str:
+    enough = [point for point in points if point["recall_at_100"] >= target]
+    if not enough:
+        return f"not reached ({max(point['recall_at_100'] for point in points):.4f})"
+    best = max(enough, key=lambda point: point["users_per_s"])
+    return f"{best['users_per_s']:,.0f} ({best['effort']}; {best['recall_at_100']:.4f})"

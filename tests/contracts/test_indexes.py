@@ -24,7 +24,7 @@ from forecart.retrieval.index.shards import build_shards, open_shards
 
 WIDTH = 8
 SPACE = "space-1"
-SYSTEMS = ("exact", "group_max", "inverted_file", "graph", "shards", "live")
+SYSTEMS = ("exact", "group_max", "inverted_file", "int8", "regions", "graph", "shards", "live")
 
 
 def make_source(num, seed=0, *, gap=3):
@@ -52,7 +52,12 @@ def build(name, source, folder):
         return open_shards(folder, embedding_space_id=SPACE)
     if name == "live":
         return build_live(source, folder, replace_kind(options, "inverted_file"))
-    build_index(source, folder, options)
+    if name in ("int8", "regions"):
+        options = options.model_copy(update={"kind": "inverted_file", "codes": "int8", "num_lists": 60})
+    with pytest.MonkeyPatch.context() as patch:
+        if name == "regions":
+            patch.setattr("forecart.retrieval.index.lists._MAX_FLAT", 10)
+        build_index(source, folder, options)
     index = open_index(folder, embedding_space_id=SPACE)
     return replace(index, scan=GroupMaxScan()) if name == "group_max" else index
 

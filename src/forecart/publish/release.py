@@ -24,8 +24,8 @@ from forecart.publish.integrity import FileFacts, describe_files, read_sealed, w
 from forecart.publish.records import RecordLayout, hash_name
 from forecart.publish.users import UserTable, write_users
 from forecart.retrieval.index.build import build_index, open_index
-from forecart.retrieval.index.contract import Index, IndexSettings, IndexSource, Kind, fold_prior
-from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
+from forecart.retrieval.index.contract import Index, IndexSettings, Kind, fold_source
+from forecart.sequences.vocabulary import Vocabulary
 
 RELEASE_FORMAT: Final = "forecart-release-2"
 _US: Final = 1_000_000
@@ -150,12 +150,9 @@ def build_release(parts: ReleaseParts, folder: Path) -> None:
 def _build_item_index(
     vector_ND: npt.NDArray[np.float16], prior_N: npt.NDArray[np.float32], space: str, folder: Path
 ) -> None:
-    is_listed_N = np.isfinite(prior_N)
-    is_listed_N[:FIRST_INDEX] = False
-    candidate_N = np.flatnonzero(is_listed_N).astype(np.int32)
-    folded = fold_prior(vector_ND[candidate_N].astype(np.float32), prior_N[candidate_N])
-    kind: Kind = "exact" if len(candidate_N) <= _MAX_EXACT else "inverted_file"
-    build_index(IndexSource(folded, candidate_N, space), folder, IndexSettings(kind=kind))
+    source = fold_source(vector_ND, prior_N, space)
+    kind: Kind = "exact" if len(source.candidate_N) <= _MAX_EXACT else "inverted_file"
+    build_index(source, folder, IndexSettings(kind=kind))
 
 
 def _stamped(parts: ReleaseParts) -> Iterable[npt.NDArray[Any]]:

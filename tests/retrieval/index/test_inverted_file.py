@@ -1,11 +1,14 @@
 """The inverted file on vectors in clusters: recall without a mask, under masks, and after changes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from forecart.errors import ArtifactError, SkewError
 from forecart.retrieval.index.build import build_index, open_index
 from forecart.retrieval.index.contract import Eligible, IndexSettings, IndexSource
+from forecart.retrieval.index.lists import VECTORS_A_LIST
 from forecart.retrieval.index.live import LiveIndex
 from forecart.retrieval.index.masks import choose_num_probes
 from forecart.retrieval.index.scan import scan
@@ -52,6 +55,50 @@ def test_recall_is_what_was_asked_for_and_few_lists_are_read(index):
     assert levels[0]["share"] == 1 and levels[0]["num_probes"] < 50
     probes = [level["num_probes"] for level in levels]
     assert probes == sorted(probes)
+
+
+class MadeRows:
+    """Vectors that are nowhere in one piece; remembers how many were asked for at once."""
+
+    def __init__(self, vectors):
+        self.vectors, self.shape, self.most = vectors, vectors.shape, 0
+
+    def __len__(self):
+        return len(self.vectors)
+
+    def __getitem__(self, rows):
+        made = self.vectors[rows].copy()
+        self.most = max(self.most, len(made))
+        return made
+
+
+def test_vectors_are_read_by_blocks_and_lists_written_by_them(tmp_path, monkeypatch):
+    options = SETTINGS.model_copy(update={"codes": "int8", "num_lists": 50})
+    build_index(SOURCE, tmp_path / "at_once", options)
+    monkeypatch.setattr("forecart.retrieval.index.files._BLOCK_ROWS", 700)
+    monkeypatch.setattr("forecart.retrieval.index.lists._BLOCK_BYTES", 3000 * WIDTH)
+    monkeypatch.setattr("forecart.retrieval.index.tuning._SCANNED", (100, 700))
+    rows = MadeRows(VECTORS)
+    build_index(replace(SOURCE, vector_ND=rows), tmp_path / "by_blocks", options)
+    assert rows.most == 50 * VECTORS_A_LIST < NUM
+    for name in ("lists.bin", "list_of.npy", "vectors.npy", "candidates.npy", "faiss.bin"):
+        assert (tmp_path / "by_blocks" / name).read_bytes() == (tmp_path / "at_once" / name).read_bytes()
+
+
+@pytest.mark.parametrize("max_flat", [1 << 12, 20], ids=["flat", "regions"])
+def test_a_byte_a_coordinate_costs_no_recall(tmp_path, monkeypatch, max_flat):
+    monkeypatch.setattr("forecart.retrieval.index.lists._MAX_FLAT", max_flat)
+    build_index(SOURCE, tmp_path / "index", SETTINGS.model_copy(update={"codes": "int8"}))
+    index = open_index(tmp_path / "index")
+    found = index.search(USERS, TOP_K)
+    assert recall(found) >= 0.985
+    stored = VECTORS.astype(np.float16).astype(np.float32)
+    score = np.einsum("bd,bkd->bk", USERS, stored[found.candidate - 2])
+    np.testing.assert_allclose(found.score, score, rtol=1e-5)
+    assert (tmp_path / "index" / "lists.bin").stat().st_size == NUM * (WIDTH + 8)
+    for share in (0.5, 0.1):
+        mask = np.concatenate([[False, False], mask_of("clusters", share)])
+        assert recall(index.search(USERS, TOP_K, eligible=Eligible(mask)), mask[2:]) >= 0.985
 
 
 def mask_of(kind, share):

@@ -8,7 +8,7 @@ of each candidate is one more coordinate, and a user's vector has a 1 there (`fo
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,22 @@ from forecart.sequences.vocabulary import FIRST_INDEX
 
 Floats = npt.NDArray[np.float32]
 Kind = Literal["exact", "inverted_file", "graph"]
+Codes = Literal["float16", "int8"]
+_NUM_STAND_INS: Final = 10_000
+
+
+class Rows(Protocol):
+    """Vectors in rows: an array, a memory-map, or what makes rows where they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[N, D]."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def __getitem__(self, rows: Any, /) -> npt.NDArray[Any]:
+        """Returns rows by a slice or by their places."""
 
 
 class IndexSettings(BaseModel):
@@ -34,6 +50,9 @@ class IndexSettings(BaseModel):
     """The K that recall is measured at; longer lists are searched for in proportion."""
     num_lists: int | None = Field(default=None, ge=1)
     """Of the inverted file; four times the square root of the number of vectors by default."""
+    codes: Codes = "float16"
+    """What the lists of an inverted file hold: `float16` the vectors; `int8` a byte a coordinate, so that
+    half as much is read and kept in memory, and the best are scored again with the float16 vectors."""
     num_sampled: int = Field(default=1000, ge=1)
     """Users (or, without any, vectors of the index) that recall and time are measured with."""
     seed: int = 0
@@ -44,19 +63,19 @@ class IndexSource:
     """What an index is built of.
 
     Attributes:
-        vector_ND: float32, an array or a memory-map; any length of the vectors is allowed.
+        vector_ND: float32, read by blocks; any length of the vectors is allowed.
         candidate_N: [N] int32, ascending, from `FIRST_INDEX` on: padding and unknown are not searched for.
         embedding_space_id: of the weights that made the vectors.
         user_SD: vectors of some users, to measure recall with; without them the index's own are taken.
     """
 
-    vector_ND: Floats
+    vector_ND: Rows
     candidate_N: npt.NDArray[np.int32]
     embedding_space_id: str
     user_SD: Floats | None = None
 
     def __post_init__(self) -> None:
-        if self.vector_ND.ndim != 2 or len(self.vector_ND) != len(self.candidate_N):
+        if len(self.vector_ND.shape) != 2 or len(self.vector_ND) != len(self.candidate_N):
             shapes = f"{self.vector_ND.shape} and {self.candidate_N.shape}"
             raise ValueError(f"an index takes vectors [N, D] and candidates [N], {shapes} arrived")
         if (np.diff(self.candidate_N) <= 0).any() or (self.candidate_N[:1] < FIRST_INDEX).any():
@@ -209,6 +228,23 @@ def check_queries(query_BD: Floats, width: int) -> Floats:
 def fold_prior(vector_ND: Floats, prior_N: Floats) -> Floats:
     """Returns vectors with the prior as one more coordinate, [N, D + 1]: score = user . vector + prior."""
     return np.concatenate([vector_ND, prior_N[:, None]], axis=1, dtype=np.float32)
+
+
+def fold_source(vector_ND: npt.NDArray[Any], prior_N: Floats, space: str) -> IndexSource:
+    """Returns what an index of everything with a finite prior is built of.
+
+    It is tuned on vectors of candidates as if they were users': their own last coordinate would be a prior
+    where a user's is 1.
+
+    Args:
+        vector_ND: by candidate index, of any float type.
+        prior_N: -inf for what is not to be searched for.
+        space: of the weights that made the vectors.
+    """
+    candidate_N = FIRST_INDEX + np.flatnonzero(np.isfinite(prior_N[FIRST_INDEX:])).astype(np.int32)
+    folded_ND = fold_prior(vector_ND[candidate_N].astype(np.float32), prior_N[candidate_N])
+    step = max(1, len(candidate_N) // _NUM_STAND_INS)
+    return IndexSource(folded_ND, candidate_N, space, fold_queries(folded_ND[::step, :-1]))
 
 
 def fold_queries(query_BD: Floats) -> Floats:

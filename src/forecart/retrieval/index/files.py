@@ -3,7 +3,7 @@
 Every byte is held against the manifest before a library maps a file: faiss ends the process on a damaged one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +17,10 @@ from forecart.retrieval.index.contract import IndexSettings, IndexSource, Stored
 VECTORS: Final = "vectors.npy"
 CANDIDATES: Final = "candidates.npy"
 LIBRARY: Final = "faiss.bin"
+LISTS: Final = "lists.bin"
 LIST_OF: Final = "list_of.npy"
-_FILES: Final = {VECTORS, CANDIDATES, LIBRARY, LIST_OF, artifacts.MANIFEST}
-_FORMAT: Final = 1
+_FILES: Final = {VECTORS, CANDIDATES, LIBRARY, LISTS, LIST_OF, artifacts.MANIFEST}
+_FORMAT: Final = 2
 _FACTS: Final = {"kind", "embedding_space_id", "settings", "measured"}
 _BLOCK_ROWS: Final = 1 << 16
 
@@ -43,14 +44,14 @@ def write_vectors(folder: Path, source: IndexSource, dtype: type[np.floating[Any
     artifacts.write_npy(folder / CANDIDATES, source.candidate_N.astype(np.int32, copy=False))
 
     def write(temporary: Path) -> None:
-        shape = source.vector_ND.shape
-        written = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
-        for first in range(0, len(written), _BLOCK_ROWS):
-            block = np.asarray(source.vector_ND[first : first + _BLOCK_ROWS])
-            if not np.isfinite(block).all():
-                raise ValueError("vectors of an index are finite numbers, others arrived")
-            written[first : first + _BLOCK_ROWS] = block
-        written.flush()
+        described = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": source.vector_ND.shape}
+        with temporary.open("wb") as handle:
+            np.lib.format.write_array_header_1_0(handle, described)
+            for first in range(0, len(source.vector_ND), _BLOCK_ROWS):
+                block = np.asarray(source.vector_ND[first : first + _BLOCK_ROWS])
+                if not np.isfinite(block).all():
+                    raise ValueError("vectors of an index are finite numbers, others arrived")
+                handle.write(block.astype(dtype).tobytes())
 
     artifacts.write_atomically(folder / VECTORS, write)
 
@@ -98,6 +99,14 @@ def read_vectors(folder: Path, facts: dict[str, Any]) -> StoredVectors:
     # Copy on write: torch takes no array that is read-only.
     vector_ND: npt.NDArray[Any] = np.lib.format.open_memmap(folder / VECTORS, mode="c")
     return StoredVectors(folder, vector_ND, np.array(artifacts.read_npy(folder / CANDIDATES)), facts)
+
+
+def read_blocks(folder: Path) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Yields the vectors of a folder by blocks, each with its first place; no more than a block is mapped."""
+    num = len(np.lib.format.open_memmap(folder / VECTORS, mode="r"))
+    for first in range(0, num, _BLOCK_ROWS):
+        mapped: npt.NDArray[Any] = np.lib.format.open_memmap(folder / VECTORS, mode="r")
+        yield first, np.array(mapped[first : first + _BLOCK_ROWS])
 
 
 def _key(facts: Mapping[str, Any]) -> str:

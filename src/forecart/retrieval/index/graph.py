@@ -21,7 +21,7 @@ from forecart.retrieval.index.contract import (
     StoredIndex,
     check_queries,
 )
-from forecart.retrieval.index.scan import scan
+from forecart.retrieval.index.scan import fill_short, scan
 from forecart.retrieval.index.tuning import find_effort, sample_queries, time_us
 from forecart.retrieval.top_k import TopK, sort_lists
 
@@ -77,11 +77,12 @@ class GraphIndex(StoredIndex):
             return scan(vector_ND[place_M], candidate_N[place_M], query_BD, top_k=top_k)
         longer = max(1.0, top_k / self.measured["top_k"])
         found = self.walk(query_BD, top_k, int(np.ceil(self.measured["effort"] * longer)))
-        is_short = (found.candidate > 0).sum(axis=1) < min(top_k, len(candidate_N))
-        if is_short.any():
-            exact = scan(vector_ND, candidate_N, query_BD[is_short], top_k=top_k)
-            found.candidate[is_short], found.score[is_short] = exact.candidate, exact.score
-        return found
+        return fill_short(
+            found,
+            len(candidate_N),
+            query_BD,
+            lambda query_BD: scan(vector_ND, candidate_N, query_BD, top_k=top_k),
+        )
 
     def walk(self, query_BD: Floats, top_k: int, effort: int) -> TopK:
         """Returns the best that a walk meets; short where that is fewer than K."""

@@ -1,14 +1,15 @@
 """The inverted file: vectors in lists around centroids, and only the lists nearest to a user are read.
 
-faiss holds the lists in half precision, mapped from the disk. How many are read is measured when the index is
-built, without a mask and for masks of several widths; with those times a search under a mask chooses between
-reading more lists and scanning every eligible candidate. What it cannot fill it scans: a mask loses nothing.
+faiss reads the lists from the disk, mapped; where they hold a byte a coordinate, the best are scored again
+with the vectors in half precision. How many are read is measured when the index is built, without a mask and
+for masks of several widths; with those times a search under a mask chooses between reading more lists and
+scanning every eligible candidate. What it cannot fill it scans: a mask loses nothing.
 """
 
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import faiss
@@ -25,14 +26,20 @@ from forecart.retrieval.index.contract import (
 )
 from forecart.retrieval.index.lists import empty_lists, map_lists, put_into_lists
 from forecart.retrieval.index.masks import MaskedLists, choose_num_probes
-from forecart.retrieval.index.scan import scan
-from forecart.retrieval.top_k import TopK, sort_lists
+from forecart.retrieval.index.scan import fill_short, scan
+from forecart.retrieval.top_k import TopK, merge_lists, sort_lists
+
+_SCORED_AGAIN: Final = 1.5
+"""Of the K: codes of a byte a coordinate put hardly any of the best K behind so many."""
+_MAX_SCORED: Final = 1 << 22
 
 
 def open_inverted_file(folder: Path, facts: dict[str, Any]) -> "InvertedFile":
     """Maps an inverted file whose files were verified."""
     list_of_N = artifacts.read_npy(folder / files.LIST_OF)
-    return InvertedFile(files.read_vectors(folder, facts), map_lists(folder), list_of_N, facts["measured"])
+    return InvertedFile(
+        files.read_vectors(folder, facts), map_lists(folder, list_of_N), list_of_N, facts["measured"]
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +65,12 @@ class InvertedFile(StoredIndex):
         num_probes = choose_num_probes(self.measured, masked, top_k)
         if num_probes == 0:
             return self._scan(query_BD, top_k, masked)
-        found = self.search_lists(query_BD, top_k, num_probes, masked=masked)
-        if masked is not None and not masked.is_even:
-            self._read_on(found, query_BD, num_probes, masked)
+        if masked is None:
+            found = self.search_lists(query_BD, top_k, num_probes)
+        else:
+            found = self._search_masked(query_BD, top_k, num_probes, masked, reads_on=not masked.is_even)
         num = len(self.candidate_N) if masked is None else len(masked.place_M)
-        is_short = (found.candidate > 0).sum(axis=1) < min(top_k, num)
-        if is_short.any():
-            exact = self._scan(query_BD[is_short], top_k, masked)
-            found.candidate[is_short], found.score[is_short] = exact.candidate, exact.score
-        return found
+        return fill_short(found, num, query_BD, lambda query_BD: self._scan(query_BD, top_k, masked))
 
     def prepare(self, eligible: Eligible) -> MaskedLists:
         """Returns the mask as the lists take it; made at its first search."""
@@ -81,46 +85,99 @@ class InvertedFile(StoredIndex):
         self, query_BD: Floats, top_k: int, num_probes: int, *, masked: MaskedLists | None = None
     ) -> TopK:
         """Returns the best of so many lists; short where they hold fewer than K."""
-        kept = min(top_k, len(self.candidate_N))
-        if masked is None:
-            parameters = faiss.SearchParametersIVF(nprobe=min(num_probes, self.lists.nlist))
-            score_BK, place_BK = self.lists.search(query_BD, kept, params=parameters)
-        else:
-            score_BK, place_BK = self._search_masked(query_BD, kept, num_probes, masked)
-        score_BK = np.where(place_BK < 0, -np.inf, score_BK).astype(np.float32, copy=False)
-        return sort_lists(np.where(place_BK < 0, 0, self.candidate_N[place_BK]), score_BK, top_k)
+        if masked is not None:
+            return self._search_masked(query_BD, top_k, num_probes, masked)
+        parameters = faiss.SearchParametersIVF(nprobe=min(num_probes, self.lists.nlist))
+        score_BM, place_BM = self.lists.search(query_BD, self._num_found(top_k), params=parameters)
+        return self._list(query_BD, score_BM, place_BM, top_k)
 
     def _search_masked(
-        self, query_BD: Floats, top_k: int, num_probes: int, masked: MaskedLists
-    ) -> tuple[Floats, npt.NDArray[np.int64]]:
-        """Reads the nearest of the lists that hold anything eligible, since the others give nothing."""
-        score_BL = query_BD @ self.centroid_LD[masked.list_L].T
+        self,
+        query_BD: Floats,
+        top_k: int,
+        num_probes: int,
+        masked: MaskedLists,
+        *,
+        reads_on: bool = False,
+    ) -> TopK:
+        """Reads the nearest of the lists that hold anything eligible, since the others give nothing.
+
+        A user around whom nothing is eligible needs many lists more than others: with `reads_on` the next
+        ones are read as long as any is near enough for how good what was found is.
+        """
+        if masked.centroid_MD is None:
+            masked.centroid_MD = self.centroid_LD[masked.list_L]
+        score_BL = query_BD @ masked.centroid_MD.T
         num = min(num_probes, len(masked.list_L))
         nearest_BP = np.argpartition(-score_BL, num - 1, axis=1)[:, :num]
+        found = self._read(query_BD, top_k, score_BL, nearest_BP, masked)
+        if reads_on and num < len(masked.list_L):
+            np.put_along_axis(score_BL, nearest_BP, -np.inf, axis=1)
+            self._read_on(found, query_BD, score_BL, num, masked)
+        return found
+
+    def _read_on(
+        self, found: TopK, query_BD: Floats, score_BL: Floats, num_probes: int, masked: MaskedLists
+    ) -> None:
+        """Reads the next lists, so many at a time, while any is near; -inf is the score of what was read."""
+        top_k = found.score.shape[1]
+        for row in np.flatnonzero(found.candidate[:, -1]):
+            query_1D, score_L = query_BD[row : row + 1], score_BL[row]
+            near_P = np.flatnonzero(score_L >= found.score[row, -1] - self.measured["margin"])
+            while len(near_P):
+                next_P = near_P
+                if len(near_P) > num_probes:
+                    next_P = near_P[np.argpartition(-score_L[near_P], num_probes)[:num_probes]]
+                more = self._read(query_1D, top_k, score_L[None], next_P[None], masked)
+                so_far = TopK(found.candidate[row : row + 1], found.score[row : row + 1])
+                merged = merge_lists([so_far, more], top_k)
+                found.candidate[row], found.score[row] = merged.candidate[0], merged.score[0]
+                score_L[next_P] = -np.inf
+                near_P = near_P[score_L[near_P] >= found.score[row, -1] - self.measured["margin"]]
+
+    def _read(
+        self,
+        query_BD: Floats,
+        top_k: int,
+        score_BL: Floats,
+        nearest_BP: npt.NDArray[np.int64],
+        masked: MaskedLists,
+    ) -> TopK:
+        """Returns the best of the lists at these places of `masked.list_L`."""
         list_BP = np.ascontiguousarray(masked.list_L[nearest_BP])
         coarse_BP = np.ascontiguousarray(np.take_along_axis(score_BL, nearest_BP, axis=1))
-        score_BK = np.empty((len(query_BD), top_k), np.float32)
-        place_BK = np.empty((len(query_BD), top_k), np.int64)
+        num_found = self._num_found(top_k)
+        score_BM = np.empty((len(query_BD), num_found), np.float32)
+        place_BM = np.empty((len(query_BD), num_found), np.int64)
         lists = masked.lists or self._lists_of(masked)
         selector = None if lists is not self.lists else faiss.IDSelectorBitmap(masked.bits)
-        parameters = faiss.SearchParametersIVF(nprobe=num, sel=selector)
+        parameters = faiss.SearchParametersIVF(nprobe=list_BP.shape[1], sel=selector)
         # The wrapper for arrays takes no parameters.
-        arrays = [faiss.swig_ptr(array) for array in (list_BP, coarse_BP, score_BK, place_BK)]
-        lists.search_preassigned_c(len(query_BD), faiss.swig_ptr(query_BD), top_k, *arrays, False, parameters)
-        return score_BK, place_BK
+        arrays = [faiss.swig_ptr(array) for array in (list_BP, coarse_BP, score_BM, place_BM)]
+        queries = faiss.swig_ptr(query_BD)
+        lists.search_preassigned_c(len(query_BD), queries, num_found, *arrays, False, parameters)
+        return self._list(query_BD, score_BM, place_BM, top_k)
 
-    def _read_on(self, found: TopK, query_BD: Floats, num_probes: int, masked: MaskedLists) -> None:
-        """Searches again for users to whom more lists are near than were read, for how good their lists are.
+    def _num_found(self, top_k: int) -> int:
+        """Returns how many a search of the lists is asked for."""
+        longer = _SCORED_AGAIN if self._has_codes else 1.0
+        return min(int(np.ceil(top_k * longer)), len(self.candidate_N))
 
-        A user around whom nothing is eligible needs many lists more than others.
-        """
-        top_k = found.score.shape[1]
-        score_BL = query_BD @ self.centroid_LD[masked.list_L].T
-        is_near_BL = score_BL >= found.score[:, -1:] - self.measured["margin"]
-        for row, num in enumerate(is_near_BL.sum(axis=1)):
-            if num > num_probes and found.candidate[row, -1]:
-                again = self.search_lists(query_BD[row : row + 1], top_k, int(num), masked=masked)
-                found.candidate[row], found.score[row] = again.candidate[0], again.score[0]
+    @cached_property
+    def _has_codes(self) -> bool:
+        return bool(self.lists.code_size < self.stored.vector_ND.itemsize * self.lists.d)
+
+    def _list(self, query_BD: Floats, score_BM: Floats, place_BM: npt.NDArray[np.int64], top_k: int) -> TopK:
+        """Returns lists of what faiss found, scored again where that was by codes."""
+        if self._has_codes:
+            score_BM = np.empty_like(score_BM)
+            rows = max(1, _MAX_SCORED // max(place_BM.shape[1] * self.lists.d, 1))
+            for first in range(0, len(query_BD), rows):
+                users = slice(first, first + rows)
+                vector_BMD = self.stored.read(np.maximum(place_BM[users], 0))
+                score_BM[users] = np.matmul(vector_BMD, query_BD[users, :, None])[..., 0]
+        score_BM = np.where(place_BM < 0, -np.inf, score_BM).astype(np.float32, copy=False)
+        return sort_lists(np.where(place_BM < 0, 0, self.candidate_N[place_BM]), score_BM, top_k)
 
     def _lists_of(self, masked: MaskedLists) -> Any:
         """Returns lists of the eligible candidates alone, where they are not too many to be kept twice."""

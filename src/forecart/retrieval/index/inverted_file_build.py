@@ -3,16 +3,15 @@
 from pathlib import Path
 from typing import Any, Final
 
-import faiss
 import numpy as np
+import numpy.typing as npt
 
-from forecart import artifacts
 from forecart.retrieval.index import files
 from forecart.retrieval.index.contract import Floats, IndexSettings, IndexSource
 from forecart.retrieval.index.inverted_file import InvertedFile
-from forecart.retrieval.index.lists import fill_lists, map_lists, train_lists
+from forecart.retrieval.index.lists import assign_lists, map_lists, train_lists, write_lists
 from forecart.retrieval.index.masks import MaskedLists
-from forecart.retrieval.index.scan import scan
+from forecart.retrieval.index.scan import scan_under_masks
 from forecart.retrieval.index.tuning import (
     SearchAt,
     find_effort,
@@ -20,26 +19,29 @@ from forecart.retrieval.index.tuning import (
     time_scan_us,
     time_us,
 )
+from forecart.retrieval.top_k import TopK
 
 SHARES: Final = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
 """Shares of eligible candidates that lists and times are measured for."""
 _UNEVEN_SHARES: Final = (0.5, 0.1)
 _LISTS_A_REGION: Final = 20
+_NUM_MASKED: Final = 250
+"""Users that masks are measured with: with all that are sampled it would be most of the work of a build."""
 
 
 def build_inverted_file(source: IndexSource, folder: Path, settings: IndexSettings) -> None:
-    """Writes an inverted file: lists, vectors by candidate, and how many lists are to be read."""
+    """Writes an inverted file: lists, vectors by candidate, and how many lists are to be read.
+
+    Vectors are read by blocks, once but for a sample; nothing takes memory in proportion to their width.
+    """
     files.begin_folder(folder)
     files.write_vectors(folder, source, np.float16)
-    num = len(source.vector_ND)
-    num_lists = settings.num_lists or max(1, 4 * int(np.sqrt(num)))
-    lists = train_lists(source, min(num_lists, max(num, 1)), settings.seed)
-    list_of_N = fill_lists(lists, source)
-    artifacts.write_npy(folder / files.LIST_OF, list_of_N)
-    artifacts.write_atomically(folder / files.LIBRARY, lambda path: faiss.write_index(lists, str(path)))
+    lists = train_lists(source, settings)
+    list_of_N = assign_lists(lists, folder, settings)
+    write_lists(lists, folder, list_of_N)
     stored = files.read_vectors(folder, {"embedding_space_id": source.embedding_space_id})
-    index = InvertedFile(stored, map_lists(folder), list_of_N, {})
-    measured = _measure(index, source, settings) if num else {"levels": []}
+    index = InvertedFile(stored, map_lists(folder, list_of_N), list_of_N, {})
+    measured = _measure(index, source, settings) if len(list_of_N) else {"levels": []}
     files.finish_folder(folder, source, settings, {"num_lists": lists.nlist, **measured})
 
 
@@ -48,51 +50,70 @@ def _measure(index: InvertedFile, source: IndexSource, settings: IndexSettings) 
     query_SD = sample_queries(source, settings)
     top_k = min(settings.top_k, len(source.candidate_N))
     scan_us, scan_us_each = time_scan_us(source, query_SD, top_k)
-    generator = np.random.default_rng(settings.seed)
+    even, uneven = _even_masks(index, settings.seed), _uneven_masks(index, settings.seed)
+    place_N = np.arange(len(index.list_of_N), dtype=np.int32)
+    blocks = files.read_blocks(index.stored.folder)
+    num_users = [len(query_SD), *[min(_NUM_MASKED, len(query_SD))] * (len(even) + len(uneven) - 1)]
+    masks = list(zip([*even, *uneven], num_users, strict=True))
+    by_place = scan_under_masks(blocks, place_N, query_SD, masks=masks, top_k=top_k)
     levels: list[dict[str, float]] = []
-    for share in SHARES:
-        is_eligible_N = generator.random(len(source.candidate_N)) < share
-        masked = MaskedLists.of(is_eligible_N, index.list_of_N, index.lists.nlist)
-        if not len(masked.place_M):
+    for share, is_eligible_N, exact in zip(SHARES, even, by_place[: len(even)], strict=True):
+        if not is_eligible_N.any():
             break
-        vector_ND = index.stored.vector_ND if share == 1 else index.stored.vector_ND[masked.place_M]
-        exact = scan(vector_ND, source.candidate_N[is_eligible_N], query_SD, top_k=top_k)
+        masked = MaskedLists.of(is_eligible_N, index.list_of_N, index.lists.nlist)
         search_at = _search_at(index, top_k, None if share == 1 else masked)
-        effort = find_effort(search_at, query_SD, exact, settings.target_recall, limit=index.lists.nlist)
-        taken_us = time_us(search_at, query_SD, effort)
+        listed = TopK(np.where(np.isneginf(exact.score), 0, index.candidate_N[exact.candidate]), exact.score)
+        users_SD = query_SD[: len(exact.score)]
+        effort = find_effort(search_at, users_SD, listed, settings.target_recall, limit=index.lists.nlist)
+        taken_us = time_us(search_at, users_SD, effort)
         levels.append({"share": share, "num_probes": effort, "search_us": taken_us})
         if share < 1 and scan_us + scan_us_each * len(masked.place_M) < taken_us:
             break
+    far = by_place[len(even) :]
     return {
         "top_k": settings.top_k,
         "scan_us": scan_us,
         "scan_us_each": scan_us_each,
         "levels": levels,
-        "margin": max(_measure_margin(index, query_SD, settings, share) for share in _UNEVEN_SHARES),
+        "margin": max(_measure_margin(index, query_SD, exact, settings.target_recall) for exact in far),
     }
 
 
-def _measure_margin(index: InvertedFile, query_SD: Floats, settings: IndexSettings, share: float) -> float:
-    """Returns how much nearer than its list a candidate may be: the score of the last listed less the list's.
+def _even_masks(index: InvertedFile, seed: int) -> list[npt.NDArray[np.bool_]]:
+    draw_N = np.random.default_rng(seed).random(len(index.list_of_N), dtype=np.float32)
+    return [draw_N < share for share in SHARES]
 
-    Measured where whole regions are not eligible, so that the nearest lists are far.
-    """
-    generator = np.random.default_rng(settings.seed)
+
+def _uneven_masks(index: InvertedFile, seed: int) -> list[npt.NDArray[np.bool_]]:
+    """Returns masks of whole regions, so that the nearest lists are far from some users."""
     centroid_LD = index.centroid_LD
     num_regions = max(1, len(centroid_LD) // _LISTS_A_REGION)
-    middle = centroid_LD[generator.permutation(len(centroid_LD))[:num_regions]]
-    is_kept = generator.random(num_regions) < share
-    is_kept[0] = True
-    is_eligible_N = is_kept[(centroid_LD @ middle.T).argmax(axis=1)][index.list_of_N]
-    place_M = np.flatnonzero(is_eligible_N).astype(np.int32)
-    top_k = min(settings.top_k, len(place_M))
-    if not top_k:
+    masks = []
+    for share in _UNEVEN_SHARES:
+        generator = np.random.default_rng(seed)
+        middle = centroid_LD[generator.permutation(len(centroid_LD))[:num_regions]]
+        is_kept = generator.random(num_regions) < share
+        is_kept[0] = True
+        masks.append(is_kept[(centroid_LD @ middle.T).argmax(axis=1)][index.list_of_N])
+    return masks
+
+
+def _measure_margin(index: InvertedFile, query_SD: Floats, exact: TopK, quantile: float) -> float:
+    """Returns how much nearer than its list a candidate may be: the score of the last listed less the list's.
+
+    Args:
+        index: whose lists.
+        query_SD: users.
+        exact: their best places under a mask of whole regions.
+        quantile: of what is listed that must not be further from its list.
+    """
+    is_listed_SK = ~np.isneginf(exact.score)
+    if not is_listed_SK.any():
         return 0.0
-    # Its places are what it lists: the first is 0, which is nobody to the lists of a search.
-    exact = scan(index.stored.vector_ND[place_M], place_M, query_SD, top_k=top_k)
-    near_SKD = centroid_LD[index.list_of_N[exact.candidate]]
-    gap_SK = exact.score[:, -1:] - np.einsum("sd,skd->sk", query_SD, near_SKD)
-    return float(np.quantile(gap_SK, settings.target_recall))
+    last_S1 = np.where(is_listed_SK, exact.score, np.inf).min(axis=1, keepdims=True)
+    near_SKD = index.centroid_LD[index.list_of_N[exact.candidate]]
+    gap_SK = last_S1 - np.einsum("sd,skd->sk", query_SD[: len(near_SKD)], near_SKD)
+    return float(np.quantile(gap_SK[is_listed_SK], quantile))
 
 
 def _search_at(index: InvertedFile, top_k: int, masked: MaskedLists | None) -> SearchAt:

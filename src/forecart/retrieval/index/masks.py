@@ -27,6 +27,7 @@ class MaskedLists:
         is_even: whether the mask is as if drawn at random in every list; else the lists nearest to a user may
             be those that hold least.
         lists: faiss's, that are read under this mask; None before the first time.
+        centroid_MD: of `list_L`; likewise.
     """
 
     place_M: npt.NDArray[np.int64]
@@ -35,6 +36,7 @@ class MaskedLists:
     share: float
     is_even: bool
     lists: Any = None
+    centroid_MD: Floats | None = None
     _vector_MD: Floats | None = field(default=None, repr=False)
 
     @classmethod

@@ -23,7 +23,7 @@ def sample_queries(source: IndexSource, settings: IndexSettings) -> Floats:
     pool = source.vector_ND if source.user_SD is None else source.user_SD
     generator = np.random.default_rng(settings.seed)
     num = min(settings.num_sampled, len(pool))
-    return np.array(pool[np.sort(generator.permutation(len(pool))[:num])], np.float32)
+    return np.array(pool[np.sort(generator.choice(len(pool), num, replace=False))], np.float32)
 
 
 def index_recall_at_k(found: TopK, exact: TopK) -> npt.NDArray[np.float64]:
