@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from tests.publish.small_release import (
     AS_OF_US,
@@ -20,7 +21,7 @@ from forecart.publish.pointer import Pointer
 from forecart.publish.release import Release, build_release
 from forecart.publish.store import StoredUser
 from forecart.sequences.vocabulary import FIRST_INDEX
-from forecart.serving.answers import AdvertiserAsk, CandidateAsk
+from forecart.serving.answers import AdvertiserAnswer, AdvertiserAsk, CandidateAsk, encode, encode_lists
 from forecart.serving.breaker import Breaker
 from forecart.serving.choosing import AdChooser, rank_by_release
 from forecart.serving.current import OpenRelease, Served
@@ -84,7 +85,9 @@ class World:
         )
 
     def ask(self, user_id="user-7", consent=OK, **fields):
-        return self.service.advertisers(AdvertiserAsk(user_id=user_id, consent=consent, **fields))
+        """Returns the answer as a client reads it."""
+        answer = self.service.advertisers(AdvertiserAsk(user_id=user_id, consent=consent, **fields))
+        return msgspec.json.decode(encode_lists(answer), type=AdvertiserAnswer)
 
 
 def names(indices):
@@ -106,6 +109,12 @@ def test_a_known_user_gets_the_list_of_the_release(world):
     assert part.scores == pytest.approx([1.0, 0.9, 0.8, 0.7, 0.6, 0.5])
     assert part.is_repeat == [True] + [False] * 5
     assert part.source == "advertisers"
+
+
+def test_both_encoders_write_the_same(world):
+    for ask in (AdvertiserAsk(user_id="user-8", consent=OK), AdvertiserAsk()):
+        answer = world.service.advertisers(ask)
+        assert msgspec.json.decode(encode(answer)) == msgspec.json.decode(encode_lists(answer))
 
 
 def test_a_short_list_is_filled_from_below_each_with_its_source(world):
@@ -288,6 +297,8 @@ def test_candidates_without_an_inventory_are_advertisers_and_products(world):
     assert answer.products[0].ids == [f"item-{one - FIRST_INDEX}" for one in items_of(7, 1)]
     assert listed(answer) == names(advertisers_of(7, 1))[:4]
     assert answer.degraded == ["no_inventory"] and answer.request_id == "r1"
+    sent = msgspec.json.decode(encode(answer))
+    assert [part["ranks"] for part in sent["products"] + sent["advertisers"]] == [[1, 2, 3, 4]] * 2
     assert [part.source for part in answer.products] == ["products"]
 
 

@@ -6,8 +6,9 @@ import msgspec
 import pytest
 from tests.serving.test_tcf import consent_string
 
+from forecart.serving.answers import AdCandidate, CandidateAnswer
 from forecart.serving.consent import judge
-from forecart.serving.openrtb import read_ask, read_bid_request
+from forecart.serving.openrtb import make_bids, read_ask, read_bid_request
 
 # The example of a banner request in the specification, shortened, with fields that nobody here reads.
 REQUEST = {
@@ -114,3 +115,38 @@ def test_what_is_malformed_is_refused(change):
 )
 def test_consent_is_read_wherever_it_stands_and_fails_closed(change, verdict):
     assert judge(read(**change).consent) == verdict
+
+
+def bid_on(floors, values, max_cpm_usd):
+    """Prices by impression of a request with these floors, for ads that are worth so many dollars."""
+    imps = [{"id": str(place), "bidfloor": floor} for place, floor in enumerate(floors)]
+    request = read_bid_request(json.dumps(REQUEST | {"imp": imps}).encode())
+    ads = [AdCandidate(f"a{place}", "x", value, "advertisers", 1, 1.0) for place, value in enumerate(values)]
+    answer = CandidateAnswer(
+        request_id="r",
+        release=None,
+        as_of=None,
+        source="advertisers",
+        degraded=[],
+        inventory=1,
+        ads=ads,
+        advertisers=[],
+        products=[],
+    )
+    found = make_bids(request, answer, max_cpm_usd=max_cpm_usd)
+    return {} if found is None else {bid.impid: bid.price for bid in found.seatbid[0].bid}
+
+
+@pytest.mark.parametrize(
+    ("floors", "values", "cap", "prices"),
+    [
+        ([1, 1], [0.09, 0.003], None, {"0": 90.0, "1": 3.0}),
+        ([1, 1], [0.09, 0.003], 40.0, {"0": 40.0, "1": 3.0}),
+        ([40, 1], [0.09, 0.003], 40.0, {"0": 40.0, "1": 3.0}),
+        ([40.01, 1], [0.09, 0.003], 40.0, {"1": 40.0}),
+        ([50], [0.09], 40.0, {}),
+        ([0], [0.09], 1e-9, {"0": 1e-9}),
+    ],
+)
+def test_no_bid_is_above_the_cap_nor_below_a_floor(floors, values, cap, prices):
+    assert bid_on(floors, values, cap) == prices

@@ -33,6 +33,8 @@ def test_a_token_that_is_no_hash_is_refused_and_not_repeated(tmp_path, name):
     [
         ("poll_s = 0", "poll_s: .* 0 arrived"),
         ("pol_s = 1", "pol_s: .* 1 arrived"),
+        ("max_cpm_usd = 0", "max_cpm_usd: .* 0 arrived"),
+        ("max_cpm_usd = inf", "max_cpm_usd: .* inf arrived"),
         (f'[tokens]\n{HASHED} = ["all"]', "tokens.*'all' arrived"),
         ("poll_s", "must be TOML"),
     ],

@@ -41,7 +41,7 @@ class _Mask:
 
 
 class Eligibility:
-    """Eligibility in one snapshot; keeps the masks of the audiences that asked last. For any thread."""
+    """Eligibility in one snapshot; keeps the masks that were made last. For any thread."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
@@ -65,8 +65,9 @@ class Eligibility:
         # Whether caps can be told decides about capped ads at all.
         key = request.audience, request.shown is not None
         mask = self._by_audience.get(key)
-        if mask is None or not mask.from_us <= request.now_us < mask.until_us:
-            mask = self._make_audience_mask(request)
+        if mask is not None and mask.from_us <= request.now_us < mask.until_us:
+            return mask  # without a lock, which would cost every request more than the look-up
+        mask = self._make_audience_mask(request)
         with self._lock:
             _keep(self._by_audience, key, mask)
         return mask
@@ -147,7 +148,7 @@ class Eligibility:
 
 
 def _keep(masks: OrderedDict[Key, Kept], key: Key, mask: Kept) -> None:
-    """Keeps a mask as the one asked for last, and of all those the last ones."""
+    """Keeps a mask as the last one, and of all those the last ones."""
     masks[key] = mask
     masks.move_to_end(key)
     if len(masks) > MAX_AUDIENCES:

@@ -11,13 +11,14 @@ import struct
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from forecart.errors import SkewError, StoreError
 
+Kind = Literal["advertiser", "item"]
 PADDING: Final = 0
 """Candidate index of a place that a short list leaves empty; lists end there."""
 _CRC_BYTES: Final = 4
@@ -124,12 +125,12 @@ class UserRecord:
     @property
     def advertisers(self) -> CandidateList:
         """The list of advertisers."""
-        return self._read_list("advertiser", self.num_advertisers)
+        return CandidateList(*self.read("advertiser"))
 
     @property
     def items(self) -> CandidateList:
         """The list of products."""
-        return self._read_list("item", self.num_items)
+        return CandidateList(*self.read("item"))
 
     @property
     def vector(self) -> npt.NDArray[np.float16]:
@@ -137,9 +138,10 @@ class UserRecord:
         dtype, offset = self.layout.places["vector"]
         return np.frombuffer(self.payload, dtype, self.layout.width, offset)
 
-    def _read_list(self, kind: str, num: int) -> CandidateList:
-        columns = self.layout.list_places[kind]
-        return CandidateList(*[np.frombuffer(self.payload, dtype, num, at) for dtype, at in columns])
+    def read(self, kind: Kind) -> list[npt.NDArray[Any]]:
+        """Returns the columns of a list, those of `CandidateList`."""
+        num = self.num_advertisers if kind == "advertiser" else self.num_items
+        return [np.frombuffer(self.payload, dtype, num, at) for dtype, at in self.layout.list_places[kind]]
 
 
 def hash_name(name: str) -> int:

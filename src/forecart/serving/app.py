@@ -26,6 +26,8 @@ from forecart.serving.answers import (
     CandidateBatch,
     Done,
     Readiness,
+    encode,
+    encode_lists,
 )
 from forecart.serving.asgi import Bounds, HttpApp, HttpError, Incoming, Reply, Route
 from forecart.serving.ladder import Reading
@@ -53,7 +55,6 @@ class App:
         self._decode_advertisers = msgspec.json.Decoder(AdvertiserAsk).decode
         self._decode_candidates = msgspec.json.Decoder(CandidateAsk).decode
         self._decode_batch = msgspec.json.Decoder(CandidateBatch).decode
-        self._encode = msgspec.json.Encoder().encode
         self._threads: ThreadPoolExecutor | None = None
         self._description = b""
 
@@ -105,7 +106,7 @@ class App:
         ask = self._decode_advertisers(incoming.body)
         answer = self._service.advertisers(ask, await self._read(ask))
         self._count(incoming, answer, begin)
-        return Reply(self._encode(answer))
+        return Reply(encode_lists(answer))
 
     async def candidates(self, incoming: Incoming) -> Reply:
         """The ads that may be shown to a user now, best first."""
@@ -113,7 +114,7 @@ class App:
         ask = self._decode_candidates(incoming.body)
         answer = self._service.candidates(ask, await self._read(ask))
         self._count(incoming, answer, begin)
-        return Reply(self._encode(answer))
+        return Reply(encode(answer))
 
     async def batch(self, incoming: Incoming) -> Reply:
         """Several requests at once, each answered on its own."""
@@ -128,7 +129,7 @@ class App:
             answers.append(self._service.candidates(ask, reading))
             self._count(incoming, answers[-1], begin)
             await asyncio.sleep(0)  # others wait for an answer, not for a batch
-        return Reply(self._encode(CandidateAnswers(answers)))
+        return Reply(encode(CandidateAnswers(answers)))
 
     async def openrtb(self, incoming: Incoming) -> Reply:
         """Bids for an OpenRTB 2.6 request; 204 where there is nothing to bid."""
@@ -137,8 +138,8 @@ class App:
         ask = read_ask(request)
         answer = self._service.candidates(ask, await self._read(ask))
         self._count(incoming, answer, begin)
-        bids = make_bids(request, answer)
-        return Reply(b"", 204) if bids is None else Reply(self._encode(bids))
+        bids = make_bids(request, answer, max_cpm_usd=self._parts.settings.max_cpm_usd)
+        return Reply(b"", 204) if bids is None else Reply(encode(bids))
 
     def _count(self, incoming: Incoming, answer: AdvertiserAnswer | CandidateAnswer, begin: float) -> None:
         seconds = time.perf_counter() - begin
@@ -166,7 +167,7 @@ class App:
     async def ready(self, incoming: Incoming) -> Reply:
         """There is a release to answer from."""
         readiness = self._parts.readiness()
-        return Reply(self._encode(readiness), 503 if readiness.release is None else 200)
+        return Reply(encode(readiness), 503 if readiness.release is None else 200)
 
     async def describe(self, incoming: Incoming) -> Reply:
         """This description."""

@@ -22,8 +22,9 @@ from forecart.ads.l1 import CalibratedBid, L1Ranker
 from forecart.ads.request import AdRequest
 from forecart.metrics.calibration import Calibration
 from forecart.publish.release import Release
-from forecart.serving.ladder import LEVELS, OWN, RETRIEVED, Level, Reading, Reason, Rung, list_rungs
+from forecart.serving.ladder import Reading, Reason, list_rungs
 from forecart.serving.retrieving import retrieve_products
+from forecart.serving.rungs import LEVELS, OWN, RETRIEVED, Level, Rung
 
 # Popularity is the share of all users who convert in a label window: already such a probability.
 FALLBACK_CALIBRATIONS: Final = dict.fromkeys(
@@ -90,7 +91,8 @@ class AdChooser:
         assert reading.opened is not None
         ranker = self.ranker_of(reading.opened.release)
         asked = _Asked(request, ranker, eligibility, eligibility.ads(request), set())
-        ads, is_good = list[BlendedAd](), True
+        ads: list[BlendedAd] = []
+        is_good = True
         for tier in _list_tiers(reading, asked):
             # Ads of one advertiser may show the same product and keep others out: then all of them are tried.
             for most in (self.rules.ads_per_advertiser, NO_LIMIT):

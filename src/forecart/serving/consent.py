@@ -22,7 +22,7 @@ With `gdpr` 1 and no purposes the verdict is unreadable; Canada's (`tcfcav1`) ar
 null is the same as a signal that is not there.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any, Final, Literal
 
 from forecart.serving.tcf import read_purposes
@@ -48,11 +48,10 @@ def judge(signals: Mapping[str, Any] | None) -> Verdict:
     return _worst(verdicts)
 
 
-def _worst(verdicts: Iterable[_Judged]) -> Verdict:
-    found = set(verdicts)
-    if "denied" in found:
+def _worst(verdicts: Set[_Judged]) -> Verdict:
+    if "denied" in verdicts:
         return "denied"
-    return "allowed" if "allowed" in found and "unreadable" not in found else "unreadable"
+    return "allowed" if "allowed" in verdicts and "unreadable" not in verdicts else "unreadable"
 
 
 def _judge_one(name: str, value: Any, given: Mapping[str, Any]) -> _Judged:
@@ -91,7 +90,7 @@ def _judge_tc_string(value: Any) -> _Judged:
 def _judge_sections(value: Any) -> _Judged:
     if not isinstance(value, dict) or not value:
         return "unreadable"
-    return _worst(_judge_section(str(name), section) for name, section in value.items())
+    return _worst({_judge_section(str(name), section) for name, section in value.items()})
 
 
 def _judge_section(name: str, section: Any) -> _Judged:

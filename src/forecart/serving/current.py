@@ -23,6 +23,7 @@ from forecart.publish.release import Release
 from forecart.publish.releases import Releases
 from forecart.publish.store import Store
 from forecart.sequences.vocabulary import FIRST_INDEX
+from forecart.serving.rungs import LEVELS, Level, Rung, list_popular
 
 POLL_S: Final = 0.5
 _RETRY_S: Final = 30.0
@@ -56,6 +57,11 @@ class OpenRelease:
         """Returns the ids of advertisers."""
         named: list[str] = self.advertiser_ids.take(index).tolist()
         return named
+
+    @cached_property
+    def popular(self) -> dict[Level, dict[str, tuple[Rung, ...]]]:
+        """The lists for everybody by level and country; see `list_popular`."""
+        return {level: list_popular(self.release.fallback, level) for level in LEVELS}
 
     @cached_property
     def numbering(self) -> tuple[str, str]:

@@ -9,33 +9,17 @@
 Every step down has a reason, and the answer carries it.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
 
 from forecart.errors import SkewError, StoreError
 from forecart.publish.lookup import look_up
-from forecart.publish.records import CandidateList, UserRecord
+from forecart.publish.records import UserRecord
 from forecart.retrieval.candidate_files import EVERYONE
 from forecart.serving.consent import Verdict
 from forecart.serving.current import OpenRelease, Served
 from forecart.serving.guard import GuardedStore, StoreRefusalError
+from forecart.serving.rungs import OWN, Level, Rung, Source
 
-Level = Literal["advertisers", "products"]
-Source = Literal[
-    "advertisers",
-    "products",
-    "previous_release",
-    "retrieved",
-    "fallback_country",
-    "fallback_global",
-    "none",
-]
-OWN, RETRIEVED, COUNTRY, GLOBAL = range(4)
-"""How far down the ladder a list is: the user's own, products near the user's vector, what is popular."""
 Reason = Literal[
     "consent_denied",
     "consent_unreadable",
@@ -58,7 +42,6 @@ Reason = Literal[
     "uncalibrated",
     "deadline",
 ]
-LEVELS: Final[tuple[Level, ...]] = ("advertisers", "products")
 _CONSENT: Final[dict[Verdict, Reason]] = {"denied": "consent_denied", "unreadable": "consent_unreadable"}
 _US: Final = 1_000_000
 
@@ -87,17 +70,6 @@ class Reading(NamedTuple):
     def as_of(self) -> str | None:
         """Up to when its histories were read."""
         return None if self.opened is None else self.opened.as_of
-
-
-@dataclass(slots=True, eq=False)
-class Rung:
-    """A list of candidates, best first, where it is from, and how far down."""
-
-    source: Source
-    depth: int
-    index: npt.NDArray[np.int32]
-    score: npt.NDArray[np.float32]
-    is_repeat: npt.NDArray[np.bool_] | None = None
 
 
 class Ladder:
@@ -171,16 +143,14 @@ class Ladder:
         return found.record if found.record is not None else (found.absence or "unknown_user")
 
 
-def list_rungs(reading: Reading, level: Level, country: str | None) -> Iterator[Rung]:
-    """Returns the lists of a level from the top of the ladder down; each is read when it is asked for."""
-    if reading.opened is None:
-        return
-    if reading.record is not None:
-        listed: CandidateList = getattr(reading.record, "items" if level == "products" else level)
-        source: Source = "previous_release" if reading.is_previous else level
-        yield Rung(source, OWN, listed.index, listed.score, listed.is_repeat)
-    lists = getattr(reading.opened.release.fallback, level)
-    if country is not None and country != EVERYONE and country in lists:
-        yield Rung("fallback_country", COUNTRY, *lists[country])
-    if EVERYONE in lists:
-        yield Rung("fallback_global", GLOBAL, *lists[EVERYONE])
+def list_rungs(reading: Reading, level: Level, country: str | None) -> tuple[Rung, ...]:
+    """Returns the lists of a level from the top of the ladder down."""
+    opened, record = reading.opened, reading.record
+    if opened is None:
+        return ()
+    popular = opened.popular[level]
+    below = popular[EVERYONE] if country is None else popular.get(country, popular[EVERYONE])
+    if record is None:
+        return below
+    source: Source = "previous_release" if reading.is_previous else level
+    return Rung(source, OWN, *record.read("item" if level == "products" else "advertiser")), *below

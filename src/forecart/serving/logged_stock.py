@@ -33,22 +33,16 @@ class LoggedStock(Stock):
         try:
             return super().follow(served)
         finally:
-            self._tell(self._find(served))
+            self._tell(self.inventory_of(served))
 
     def change_and_explain(
         self, updates: Sequence[Mapping[str, Any]], served: Served
     ) -> tuple[int, int, list[str]]:
         """Changes like `change`; returns the first reasons too."""
-        inventory = self._find(served)
+        inventory = self.inventory_of(served)
         before = 0 if inventory is None else len(inventory.rejected)
         applied, rejected = self.change(updates, served)
         return applied, rejected, [] if inventory is None else _explain(inventory, before)
-
-    def _find(self, served: Served) -> Inventory | None:
-        """Returns the inventory of the release that is served; None where it is not read."""
-        opened = served.current or served.previous
-        live = None if opened is None else self._live.get(opened.numbering)
-        return None if live is None else live.inventory
 
     def _tell(self, inventory: Inventory | None) -> None:
         before, num_before = self._told

@@ -6,8 +6,9 @@ own id, is the user; without it `user.id` is. `bcat` blocks categories and `badv
 inventory names them the same way: categories of IAB, domains for advertisers.
 
 The best ads go to the impressions in their order, one each, where they are worth the floor. A price is what a
-thousand impressions are worth, in dollars, and so is a floor; an impression with a floor in another currency
-gets no bid. Where values are no dollars (`uncalibrated`, `l1_failed`) there is no bid at all.
+thousand impressions are worth, in dollars, and never above what the operator allows (`max_cpm_usd`); a floor
+is for a thousand too. An impression with a floor in another currency gets no bid. Where values are no dollars
+(`uncalibrated`, `l1_failed`) there is no bid at all.
 
 Source: IAB Tech Lab, "OpenRTB 2.6", section 3.2.
 """
@@ -137,8 +138,17 @@ def read_ask(request: BidRequest) -> CandidateAsk:
     )
 
 
-def make_bids(request: BidRequest, answer: CandidateAnswer) -> BidResponse | None:
-    """Returns the bids for a request; None where there is nothing to bid, or no price to bid."""
+def make_bids(
+    request: BidRequest, answer: CandidateAnswer, *, max_cpm_usd: float | None = None
+) -> BidResponse | None:
+    """Returns the bids for a request; None where there is nothing to bid, or no price to bid.
+
+    Args:
+        request: what is offered.
+        answer: ads, the most valuable first.
+        max_cpm_usd: the most that is bid, whatever an ad is worth; an impression with a floor above it gets
+            no bid.
+    """
     if (request.cur and _CURRENCY not in request.cur) or not _NO_PRICES.isdisjoint(answer.degraded):
         return None
     bids: list[Bid] = []
@@ -147,7 +157,8 @@ def make_bids(request: BidRequest, answer: CandidateAnswer) -> BidResponse | Non
     for imp in request.imp:
         if ad is None:
             break
-        price = round(_PER_THOUSAND * ad.value, _DIGITS)
+        worth = round(_PER_THOUSAND * ad.value, _DIGITS)
+        price = worth if max_cpm_usd is None else min(worth, max_cpm_usd)
         if (imp.bidfloorcur or _CURRENCY) == _CURRENCY and price > 0 and price >= (imp.bidfloor or 0):
             bids.append(Bid(f"{answer.request_id}-{imp.id}", imp.id, price, ad.ad_id, ad.ad_id))
             ad = next(ads, None)

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from forecart.ads.snapshot import Snapshot
 from forecart.retrieval.index.contract import Eligible, fold_queries
 from forecart.sequences.vocabulary import FIRST_INDEX
-from forecart.serving.ladder import RETRIEVED, Reading, Rung
+from forecart.serving.ladder import Reading
+from forecart.serving.rungs import RETRIEVED, Rung
 
 NUM_RETRIEVED: Final = 100
 
@@ -34,4 +35,5 @@ def retrieve_products(reading: Reading, snapshot: Snapshot, mask_A: npt.NDArray[
     query_1D = fold_queries(record.vector[None].astype(np.float32))
     found = opened.release.item_index.search(query_1D, NUM_RETRIEVED, eligible=Eligible(has_ad_N))
     num = int(np.count_nonzero(found.candidate[0] >= FIRST_INDEX))
-    return Rung("retrieved", RETRIEVED, found.candidate[0, :num], found.score[0, :num])
+    is_repeat = np.zeros(num, np.bool_)  # whether it is one is in no vector
+    return Rung("retrieved", RETRIEVED, found.candidate[0, :num], found.score[0, :num], is_repeat)

@@ -8,11 +8,7 @@ what was read; whoever serves decides on which thread that happens.
 import secrets
 import time
 from collections.abc import Callable
-from itertools import chain, count
-from typing import Final
-
-import numpy as np
-import numpy.typing as npt
+from itertools import count
 
 from forecart.ads.eligibility import Eligibility
 from forecart.ads.outcomes import Outcome
@@ -24,21 +20,16 @@ from forecart.serving.answers import (
     AdvertiserAsk,
     CandidateAnswer,
     CandidateAsk,
-    Listed,
 )
 from forecart.serving.choosing import AdChooser, Chosen
 from forecart.serving.consent import judge
-from forecart.serving.current import OpenRelease, Served
+from forecart.serving.current import Served
 from forecart.serving.guard import GuardedStore
-from forecart.serving.ladder import Ladder, Level, Reading, Reason, Rung, list_rungs
+from forecart.serving.ladder import Ladder, Reading, Reason, list_rungs
+from forecart.serving.listing import DIGITS, list_advertisers, list_products
 from forecart.serving.outcome_writer import OutcomeWriter
 
 Clock = Callable[[], int]
-Mask = npt.NDArray[np.bool_] | None
-"""By index of the release, what may be shown; None where everything may."""
-Indices = npt.NDArray[np.int32]
-Places = npt.NDArray[np.intp]
-_DIGITS: Final = 6
 
 
 def read_clock() -> int:
@@ -90,15 +81,18 @@ class CandidateService:
         eligibility makes short is filled up from the lists below it.
         """
         reading = reading or self.read(ask)
-        eligibility = None if reading.opened is None else reading.opened.ads
-        mask = None if eligibility is None else eligibility.advertisers(self._describe(ask))
-        lists = _list_advertisers(reading, ask, mask)
+        opened, mask = reading.opened, None
+        degraded: list[str] = [*reading.reasons]
+        if opened is not None and (eligibility := opened.ads) is not None:
+            mask = eligibility.advertisers(self._describe(ask))
+            degraded += _doubt(eligibility)
+        lists = list_advertisers(reading, ask, mask)
         return AdvertiserAnswer(
             request_id=self._name(ask),
             release=reading.release_id,
             as_of=reading.as_of,
             source=lists[0].source if lists else "none",
-            degraded=[*reading.reasons, *_doubt(eligibility)],
+            degraded=degraded,
             advertisers=lists,
         )
 
@@ -118,8 +112,8 @@ class CandidateService:
         )
         eligibility = None if reading.opened is None else reading.opened.ads
         if eligibility is None:
-            answer.advertisers = _list_advertisers(reading, ask, None)
-            answer.products = _list_products(reading, ask)
+            answer.advertisers = list_advertisers(reading, ask, None)
+            answer.products = list_products(reading, ask)
             answer.degraded.append("no_inventory")
         elif not eligibility.snapshot.is_readable:
             answer.degraded += _doubt(eligibility)
@@ -175,9 +169,9 @@ class CandidateService:
         self._outcomes.add(rows, now_us=request.now_us)
 
 
-def _doubt(eligibility: Eligibility | None) -> list[Reason]:
+def _doubt(eligibility: Eligibility) -> tuple[Reason, ...]:
     """Returns why nothing may be shown where that is not what the inventory says."""
-    return [] if eligibility is None or eligibility.snapshot.is_readable else ["inventory_unreadable"]
+    return () if eligibility.snapshot.is_readable else ("inventory_unreadable",)
 
 
 def _describe_ads(chosen: Chosen, reading: Reading) -> list[AdCandidate]:
@@ -190,82 +184,11 @@ def _describe_ads(chosen: Chosen, reading: Reading) -> list[AdCandidate]:
         AdCandidate(
             snapshot.ad_ids[one.place],
             advertiser_ids[snapshot.advertiser_A[one.place]],
-            round(one.value, _DIGITS),
+            round(one.value, DIGITS),
             one.source,
             one.rank,
-            round(one.score, _DIGITS),
+            round(one.score, DIGITS),
             next(item_ids) if index >= FIRST_INDEX else None,
         )
         for one, index in zip(chosen.ads, item_index, strict=True)
     ]
-
-
-def _list_advertisers(reading: Reading, ask: AdvertiserAsk, mask: Mask) -> list[Listed]:
-    opened = reading.opened
-    if opened is None:
-        return []
-    if mask is None:
-        mask = _mask_blocked(opened, ask)
-    return _walk(reading, ask, level="advertisers", mask=mask, name=opened.name_advertisers)
-
-
-def _list_products(reading: Reading, ask: AdvertiserAsk) -> list[Listed]:
-    if reading.opened is None:
-        return []
-    return _walk(reading, ask, level="products", mask=None, name=reading.opened.release.items.ids)
-
-
-def _mask_blocked(opened: OpenRelease, ask: AdvertiserAsk) -> Mask:
-    if not ask.blocked_advertisers:
-        return None
-    mask = opened.everything.copy()
-    mask[[opened.release.advertisers.find(one) for one in ask.blocked_advertisers]] = False
-    return mask
-
-
-def _walk(
-    reading: Reading, ask: AdvertiserAsk, *, level: Level, mask: Mask, name: Callable[[Indices], list[str]]
-) -> list[Listed]:
-    """Returns what is eligible, down the ladder, nothing twice, `limit` at most in all.
-
-    Args:
-        reading: what the request is answered from.
-        ask: the request.
-        level: of the candidates.
-        mask: by index, what may be shown; None where everything may.
-        name: from indices to ids.
-    """
-    lists, num_missing, above = list[Listed](), ask.limit, list[Indices]()
-    for rung in list_rungs(reading, level, ask.country):
-        kept = _find_kept(rung.index, mask, above, num_missing)
-        if num_kept := len(rung.index[:num_missing] if kept is None else kept):
-            lists.append(_list(rung, kept, num_kept, name))
-        num_missing -= num_kept
-        if num_missing == 0:
-            break
-        above.append(rung.index)
-    return lists
-
-
-def _find_kept(index: Indices, mask: Mask, above: list[Indices], num: int) -> Places | None:
-    """Returns the places of the first `num` that may be shown and are not above; None for those in front."""
-    # On the way of every lookup: the calls are numpy's fastest for what they do.
-    kept = None if mask is None else mask.take(index).nonzero()[0]
-    if above and (kept is None or len(kept)):
-        seen, listed = set(chain.from_iterable(one.tolist() for one in above)), index.tolist()
-        places = range(len(index)) if kept is None else kept.tolist()
-        return np.array([place for place in places if listed[place] not in seen][:num], np.intp)
-    return None if kept is None or len(kept) == len(index) else kept[:num]
-
-
-def _list(rung: Rung, kept: Places | None, num: int, name: Callable[[Indices], list[str]]) -> Listed:
-    """Returns `num` of a rung's candidates: those at the places that are kept, or those in front."""
-    index, score, again = rung.index[:num], rung.score[:num], rung.is_repeat
-    if kept is None:
-        ranks = list(range(1, num + 1))
-        again = None if again is None else again[:num]
-    else:
-        index, score, ranks = rung.index.take(kept), rung.score.take(kept), (kept + 1).tolist()
-        again = None if again is None else again.take(kept)
-    scores = score.astype(np.float64).round(_DIGITS).tolist()
-    return Listed(rung.source, name(index), scores, ranks, [False] * num if again is None else again.tolist())

@@ -55,6 +55,8 @@ class ServingSettings(BaseModel):
     """Ads of one advertiser in an answer."""
     quotas: dict[str, QuotaSettings] = Field(default_factory=dict)
     """How many ads of an answer come from a source, by the name that answers give it."""
+    max_cpm_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """No OpenRTB bid is above it, dollars for a thousand impressions; without it, what an ad is worth."""
     calibrations: Path | None = None
     """JSON of probabilities by score, for each source, that hold in place of those a release carries."""
     pseudonym_key: str | None = Field(default=None, min_length=16)

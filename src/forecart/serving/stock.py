@@ -106,6 +106,12 @@ class Stock:
             num_applied, _ = self._follow(served)
             return num_applied, self._count_rejected() - before
 
+    def inventory_of(self, served: Served) -> Inventory | None:
+        """Returns the inventory of the release that is served; None where it is not read."""
+        opened = served.current or served.previous
+        live = None if opened is None else self._live.get(opened.numbering)
+        return None if live is None else live.inventory
+
     def _count_rejected(self) -> int:
         return max((live.inventory.num_rejected for live in self._live.values()), default=0)
 

@@ -72,7 +72,7 @@ class Telemetry:
             registry=self._registry,
             multiprocess_mode="livesum",
         )
-        self._bound: dict[tuple[str, ...], Any] = {}
+        self._bound: dict[tuple[Any, tuple[str, ...]], Any] = {}
 
     def replied(self, path: str, status: int) -> None:
         """Counts a reply."""
@@ -105,10 +105,9 @@ class Telemetry:
 
     def _child(self, metric: Any, *labels: str) -> Any:
         """Returns the child of a metric; `labels` takes longer than all the rest."""
-        key = (metric._name, *labels)
-        child = self._bound.get(key)
+        child = self._bound.get((metric, labels))
         if child is None:
-            child = self._bound[key] = metric.labels(*labels)
+            child = self._bound[metric, labels] = metric.labels(*labels)
         return child
 
 
