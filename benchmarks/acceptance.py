@@ -341,7 +341,7 @@ def run_publishing(folder: str) -> dict[str, Any]:
 
 def measure_r6() -> Outcome:
     return count_tests(
-        "tests/e2e/test_candidates_killed.py", least=2, sizes={"FORECART_BATCH_KILLS": (5, 50)}
+        "tests/e2e/test_candidates_killed.py", least=3, sizes={"FORECART_BATCH_KILLS": (5, 50)}
     )
 
 

@@ -27,7 +27,6 @@ from forecart.engine.choice import opened_engine
 from forecart.evaluation.provenance import read_provenance
 from forecart.events.adapters import open_adapter
 from forecart.events.schema import SourceConfig
-from forecart.workflow import Workflow
 
 ENGINES: Final = [("local", 1), ("local", 2), ("ray", 1), ("ray", 2)]
 NUM_FILES: Final = 8
@@ -88,6 +87,8 @@ def measure(work: Callable[[], Any]) -> dict[str, float]:
 
 def run_once(config: RunConfig, trained: Path, folder: Path, engine: tuple[Any, int]) -> dict[str, Any]:
     """Prepares and lists in a new folder, on the models of another; measures both and starting the engine."""
+    from forecart.workflow import Workflow
+
     shutil.copytree(trained / "training", folder / "training")
     name, num_workers = engine
     figures: dict[str, Any] = {}
@@ -138,6 +139,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are written")
     asked = parser.parse_args()
+    # Not above: new processes import this module, as they import that of the command line, without torch.
+    from forecart.workflow import Workflow
+
     rounds: dict[str, list[dict[str, Any]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -150,14 +154,14 @@ def main() -> None:
                 rounds[label].append(figures)
                 assert figures["hashes"] == rounds["local-1"][0]["hashes"]
                 print(label, json.dumps({key: figures[key] for key in ("start", "preparation", "lists")}))
-    result = {
-        "provenance": read_provenance(),
-        "num_events": asked.events,
-        "num_users": rounds["local-1"][0]["num_users"],
-        "rounds": asked.rounds,
-        "engines": summarise(rounds),
-    }
-    artifacts.write_json(asked.results / "scale-engines.json", result)
+            result = {
+                "provenance": read_provenance(),
+                "num_events": asked.events,
+                "num_users": rounds["local-1"][0]["num_users"],
+                "rounds": number + 1,
+                "engines": summarise(rounds),
+            }
+            artifacts.write_json(asked.results / "scale-engines.json", result)
     print(json.dumps(result, indent=2))
 
 

@@ -83,6 +83,8 @@ def test_a_cluster_does_what_one_process_does(nano, cluster, tmp_path, monkeypat
             monkeypatch.chdir(tmp_path)
             names = write_files(tmp_path)
             assert prepare(names, tmp_path / "ray", engine=engine) == prepare(names, tmp_path / "alone")
+            one = prepare(names[:1], tmp_path / "one-file", engine=engine)
+            assert one == prepare(names[:1], tmp_path / "one-file-alone")
         with subtests.test("a run, with a worker and then a machine killed"):
             check_run(nano, cluster, engine, tmp_path)
 

@@ -30,9 +30,13 @@ def opened_engine(
         EngineError: Ray is not installed, or there is no cluster at the address.
     """
     if name == "ray":
-        with opened_ray(num_workers=num_workers or None, address=address) as engine:
-            yield engine
+        with opened_ray(num_workers=num_workers or None, address=address) as cluster:
+            yield cluster
         return
     if address is not None:
         raise ConfigError(f"an address of a Ray cluster goes with the engine ray, {name} was asked for")
-    yield LocalEngine(len(os.sched_getaffinity(0)) if num_workers == 0 else num_workers or 1)
+    engine = LocalEngine(len(os.sched_getaffinity(0)) if num_workers == 0 else num_workers or 1)
+    try:
+        yield engine
+    finally:
+        engine.close()

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Final, Generic
 
 from forecart.engine.contract import (
@@ -33,20 +32,28 @@ from forecart.engine.contract import (
 _INTERRUPTED: Final = 130
 
 
-@dataclass(frozen=True)
 class LocalEngine:
     """Runs tasks on this machine.
 
-    Attributes:
+    Processes are started at the first tasks that need them and kept for the next work, until `close`.
+
+    Args:
         num_workers: processes; with one, tasks are done in this process.
     """
 
-    num_workers: int = 1
+    def __init__(self, num_workers: int = 1) -> None:
+        self._num_workers = num_workers
+        self._pool: ProcessPoolExecutor | None = None
 
     @property
     def name(self) -> str:
         """`local`."""
         return "local"
+
+    @property
+    def num_workers(self) -> int:
+        """How many processes there are at most."""
+        return self._num_workers
 
     def run(
         self,
@@ -56,12 +63,28 @@ class LocalEngine:
         report: Callable[[int, int], None] | None = None,
     ) -> Iterator[Done[Result]]:
         """Yields every task when it is done: see the contract."""
-        is_here = min(self.num_workers, len(tasks)) <= 1
-        results = _run_here(work, tasks) if is_here else _Pool(work, tasks, self.num_workers).run()
+        is_here = min(self._num_workers, len(tasks)) <= 1
+        results = _run_here(work, tasks) if is_here else _InProcesses(self, work, tasks).run()
         for number, done in enumerate(results, start=1):
             if report is not None:
                 report(number, len(tasks))
             yield done
+
+    def pool(self) -> ProcessPoolExecutor:
+        """Returns the processes."""
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self._num_workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_begin_worker,
+            )
+        return self._pool
+
+    def close(self) -> None:
+        """Ends the processes, after what they have in hand; more work starts others."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
 
 
 def _run_here(work: Work[State, Task, Result], tasks: Sequence[Task]) -> Iterator[Done[Result]]:
@@ -76,37 +99,32 @@ def _run_here(work: Work[State, Task, Result], tasks: Sequence[Task]) -> Iterato
         started_s = time.process_time()
 
 
-@dataclass
-class _Pool(Generic[State, Task, Result]):
-    """Tasks on processes: which are to be done yet, and how often workers died under them."""
+class _InProcesses(Generic[State, Task, Result]):
+    """Tasks on the processes of an engine: what is to be done yet, and how often workers died under it."""
 
-    work: Work[State, Task, Result]
-    tasks: Sequence[Task]
-    num_workers: int
-    waiting: list[int] = field(init=False)
-    deaths: dict[int, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.waiting = list(reversed(range(len(self.tasks))))
+    def __init__(self, engine: LocalEngine, work: Work[State, Task, Result], tasks: Sequence[Task]) -> None:
+        self.engine, self.work, self.tasks = engine, work, tasks
+        self.waiting = list(reversed(range(len(tasks))))
+        self.deaths: dict[int, int] = {}
 
     def run(self) -> Iterator[Done[Result]]:
-        with one_thread_environment():
-            while self.waiting:
-                yield from self._run_one_pool()
+        try:
+            with one_thread_environment():
+                while self.waiting:
+                    yield from self._run_until_a_death()
+        except BaseException:
+            self.engine.close()  # nothing may write on for work that was given up
+            raise
 
-    def _run_one_pool(self) -> Iterator[Done[Result]]:
-        """Yields until everything is done or a process of the pool dies, which is the end of all of it."""
-        num_processes = min(self.num_workers, len(self.waiting))
-        pool = ProcessPoolExecutor(
-            num_processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
-        )
+    def _run_until_a_death(self) -> Iterator[Done[Result]]:
+        """Yields until everything is done or a process dies, which is the end of all of them."""
         running: dict[Future[Done[Result]], int] = {}
         try:
             while self.waiting or running:
                 # Who died is not told: those that were running then are done alone until one is known for it.
-                most = 1 if self.deaths else num_processes
+                most = 1 if self.deaths else self.engine.num_workers
                 while self.waiting and len(running) < most:
-                    running[self._submit(pool, self.waiting[-1])] = self.waiting[-1]
+                    running[self._submit(self.waiting[-1])] = self.waiting[-1]
                     self.waiting.pop()
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     number = running[future]
@@ -116,12 +134,11 @@ class _Pool(Generic[State, Task, Result]):
                     self.deaths.pop(number, None)
                     yield done
         except BrokenProcessPool:
+            self.engine.close()
             yield from self._sort_out(running)
-        finally:
-            pool.shutdown(cancel_futures=True)
 
-    def _submit(self, pool: ProcessPoolExecutor, number: int) -> Future[Done[Result]]:
-        return pool.submit(do_task, self.work.open, self.work.do, number, self.tasks[number])
+    def _submit(self, number: int) -> Future[Done[Result]]:
+        return self.engine.pool().submit(do_task, self.work.open, self.work.do, number, self.tasks[number])
 
     def _sort_out(self, running: dict[Future[Done[Result]], int]) -> Iterator[Done[Result]]:
         """Yields what was done before the pool broke and puts the rest back, to be done first."""

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from forecart import columns as c
 from forecart.engine.contract import Engine, Work
+from forecart.engine.local import LocalEngine
 from forecart.events.catalogue import fill_advertisers
 from forecart.events.filters import filter_events, hide_unread_consent
 from forecart.events.partitions import PartitionSpill
@@ -108,7 +109,7 @@ def spill_source(
         here=replace(reading, report=report) if is_told_within else None,
     )
     counts = Counts()
-    for done in engine.run(work, orders):
+    for done in (LocalEngine() if is_told_within else engine).run(work, orders):
         counts.add(done.value)
         if report is not None and not is_told_within:
             report(counts.rows_read)

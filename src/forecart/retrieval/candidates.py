@@ -128,15 +128,14 @@ def write_candidates(
     missing = [number for number in range(num_parts) if not (folder / part_name(number)).exists()]
     num_users = sum(len(_users_of(task, number)) for number in missing)
     num_done = task.users.num_ids - num_users
-    is_here = reopen is None or min(engine.num_workers, len(missing)) <= 1
     work = Work(
         name=f"listing {task.id_column}s",
         open=reopen or (lambda: listing),
         do=make_part,
-        here=listing if is_here else None,
+        here=listing,
     )
     orders = [PartOrder(folder.absolute(), number) for number in missing]
-    for done in meter.watch((LocalEngine() if is_here else engine).run(work, orders)):
+    for done in meter.watch((engine if reopen else LocalEngine()).run(work, orders)):
         num_done += done.value
         if listing.report is not None:
             listing.report(num_done, task.users.num_ids)

@@ -6,7 +6,7 @@ through twice, a partition a task: once for the ids and when they first arrived,
 The catalogue is static by declaration: all of it is read, whatever the moment.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -160,9 +160,7 @@ def build_sequences(
     length[user_index] = seen.users[_NUM_EVENTS].to_numpy()
     places = Places.of(Vocabularies(spaces["users"], spaces["advertisers"], spaces["items"]), length)
     artifacts.write_npy(folder / "histories" / LENGTHS, length)
-    work = Work("building histories", ReopenedPlaces(folder.absolute(), key), place_part, here=None)
-    if min(engine.num_workers, len(parts)) <= 1:
-        work = replace(work, here=places)
+    work = Work("building histories", ReopenedPlaces(folder.absolute(), key), place_part, here=places)
     placed = (done.value for done in engine.run(work, parts))
     write_histories(placed, folder / "histories", places=places)
     manifest = {
