@@ -170,6 +170,8 @@ _TAIL: Final = """\
 
 - Where a part can be spread: *machines* is what its time and memory divide into. Whatever one
 process must hold, a log of pairs or the facts of all items, stands among what breaks.
+- Pages of mapped files: memory is what a process holds of its own. The histories are mapped, 29
+bytes an event; a machine that has no room for them beside reads them from its disk again.
 - Network and object stores: reading a day's log from elsewhere, moving releases to servers.
 - A training that is long enough to be good: the law is of one epoch over one cut. Multiply.
 - Other machines: a core is one of the machine above; memory bandwidth that many cores share is
