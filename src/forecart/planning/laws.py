@@ -46,7 +46,7 @@ class Law:
         if size <= 0:
             return 0.0
         within = min(size, self.largest)
-        return self.factor * float(within) ** self.power * float(size / within) ** max(self.power, 1.0)
+        return self.factor * math.pow(within, self.power) * math.pow(size / within, max(self.power, 1.0))
 
     def beyond(self, size: float) -> float:
         """Returns how many times the size exceeds what was measured; 1 within the range and below it."""

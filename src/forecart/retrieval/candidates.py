@@ -5,6 +5,8 @@ the vectors of its users, and what an index and a list for nobody in particular 
 whole or not at all, and a part is not computed again when it is there.
 """
 
+import ctypes
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +104,8 @@ def write_candidates(
             lists, vectors = _make_part(task, user_index, part, report=report)
             artifacts.write_npy(folder / user_vectors_name(number), vectors)
             artifacts.write_parquet(folder / part_name(number), lists)
+            del lists, vectors
+            return_memory()
     _write_candidates_themselves(task, folder)
     return {**_count(task, folder), "num_carried": num_carried}
 
@@ -133,6 +137,16 @@ def _make_part(
         order = np.lexsort((lists[columns.RANK].to_numpy(), task.users.index(lists[columns.USER_ID])))
         lists = lists[order]
     return lists, vectors
+
+
+def return_memory() -> None:
+    """Gives the system back what glibc's allocator keeps of what was freed; elsewhere it does nothing.
+
+    Between blocks of unequal size it keeps 50 MB a part, which is more than the log after a hundred of them.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def _write_candidates_themselves(task: CandidateTask, folder: Path) -> None:
