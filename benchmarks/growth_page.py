@@ -149,9 +149,10 @@ _SHARED: Final = """\
 Training is bounded: one epoch over one cut whose label window is a day, small towers (width 32, one
 layer, 20 events), no co-conversion vectors. Candidates are the top 100 of 5,000 advertisers for
 **everybody**, by exact search. The log is synthetic with Zipf popularity and no structure
-(`benchmarks/raw_log.py`): it says what stages cost and nothing of quality. The machine was shared
-by many processes, so wall time is several times what a machine of its own takes; core-seconds are
-the process's own."""
+(`benchmarks/raw_log.py`): it says what stages cost and nothing of quality. The machine is
+shared: the sizes along *events* were run while it was nearly quiet, those along *users* and *items*
+beside many processes, where the same work took up to a third more core-seconds and ten times the
+wall time."""
 _GROWTH: Final = """\
 ![CPU seconds of each stage](scaling.svg)
 
