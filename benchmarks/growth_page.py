@@ -150,7 +150,7 @@ Training is bounded: one epoch over one cut whose label window is a day, small t
 layer, 20 events), no co-conversion vectors. Candidates are the top 100 of 5,000 advertisers for
 **everybody**, by exact search. The log is synthetic with Zipf popularity and no structure
 (`benchmarks/raw_log.py`): it says what stages cost and nothing of quality. The machine is
-shared: the sizes along *events* were run while it was nearly quiet, those along *users* and *items*
+shared: the sizes along *events* and *users* were run while it was nearly quiet, those along *items*
 beside many processes, where the same work took up to a third more core-seconds and ten times the
 wall time."""
 _GROWTH: Final = """\
