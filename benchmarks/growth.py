@@ -53,6 +53,13 @@ PLANNED: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "items": {"items": ("events", "sequences")},
 }
 """Along each axis the names of the laws, and the stages that each is the sum of."""
+MEMORY: Final = {
+    "sequences by users": ("events", ("sequences",), "num_users"),
+    "items by items": ("items", ("events", "sequences"), "num_catalogue"),
+    "training by events": ("events", ("training",), "num_events"),
+    "candidates by events": ("events", ("candidates",), "num_events"),
+}
+"""By name of a line of memory: axis, stages (the largest peak counts), and what it is a line of."""
 
 
 def shape_of(axis: str, size: int) -> Shape:
@@ -87,23 +94,25 @@ def fit(rows: list[dict[str, Any]]) -> dict[str, Any]:
     laws, memory = {}, {}
     for axis, stages in PLANNED.items():
         for name, parts in stages.items():
-            points = _sum_by_size(rows, axis, parts)
+            points = _sum_by_size(rows, axis, parts, AXES[axis].size)
             timed = [(size, cpu_s) for size, cpu_s, _ in points if cpu_s >= LEAST_CPU_S]
             if len(timed) > 1:
                 laws[f"{name} by {axis}"] = fit_law(timed).to_facts()
-            if len(points) > 1:
-                memory[f"{name} by {axis}"] = fit_line([(size, gb) for size, _, gb in points]).to_facts()
+    for name, (axis, parts, size_name) in MEMORY.items():
+        held = [(size, gb) for size, _, gb in _sum_by_size(rows, axis, parts, size_name)]
+        if len(held) > 1:
+            memory[name] = fit_line(held).to_facts()
     return {"laws": laws, "memory": memory}
 
 
 def _sum_by_size(
-    rows: list[dict[str, Any]], axis: str, stages: tuple[str, ...]
+    rows: list[dict[str, Any]], axis: str, stages: tuple[str, ...], size_name: str
 ) -> list[tuple[int, float, float]]:
     """Returns size, CPU seconds of these stages together, and the larger of their own peaks of memory."""
     found = [row for row in rows if row["axis"] == axis and row["stage"] in stages]
     by_size: dict[int, list[dict[str, Any]]] = {}
     for row in found:
-        by_size.setdefault(row[AXES[axis].size], []).append(row)
+        by_size.setdefault(row[size_name], []).append(row)
     whole = {size: some for size, some in sorted(by_size.items()) if len(some) == len(stages)}
     return [
         (size, sum(row["cpu_s"] for row in some), max(row["own_gb"] for row in some))
@@ -116,7 +125,7 @@ def read_bytes(rows: list[dict[str, Any]]) -> dict[str, float]:
     along = [row for row in rows if row["axis"] == "events"]
     largest = {
         stage: max((row for row in along if row["stage"] == stage), key=lambda row: row["num_events"])
-        for stage in STAGES
+        for stage in ("events", "candidates")
     }
     events, lists = largest["events"], largest["candidates"]
     return {
@@ -127,11 +136,13 @@ def read_bytes(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def read_rates() -> dict[str, Any]:
-    """Returns what other benchmarks measured at one size, with where and when."""
-    index, publishing, serving = (
-        artifacts.read_json(RESULTS / f"{name}.json") for name in ("scale-retrieval", "publishing", "serving")
+def read_rates(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns what was measured at one size, here or by other benchmarks, with where and when."""
+    index, serving = (
+        artifacts.read_json(RESULTS / f"{name}.json") for name in ("scale-retrieval", "serving")
     )
+    published = max((row for row in rows if row["stage"] == "publish"), key=lambda row: row["num_users"])
+    growth = {"provenance": artifacts.read_json(RESULT)["provenance"]}
     file, num_items = index["indexes"]["inverted_file"], index["num_rows"]
     memory_mb = file["own_memory_mb"] + file["mapped_memory_mb"]
     found = {
@@ -139,7 +150,7 @@ def read_rates() -> dict[str, Any]:
         "item_lists_per_cpu_s": (file["users_per_s"], num_items, index),
         "index_disk_bytes_an_item": (file["disk_mb"] * 1e6 / num_items, num_items, index),
         "index_memory_bytes_an_item": (memory_mb * 1e6 / num_items, num_items, index),
-        "publish_per_cpu_s": (publishing["publish_users_per_cpu_s"], publishing["num_users"], publishing),
+        "publish_per_cpu_s": (published["num_users"] / published["cpu_s"], published["num_users"], growth),
         "request_cpu_us": (serving["L1"]["cpu_us_a_request"]["advertisers"], serving["num_users"], serving),
     }
     return {
@@ -158,7 +169,7 @@ def write_laws(result: dict[str, Any]) -> None:
     found = {
         **fit(rows),
         "bytes": read_bytes(rows),
-        "rates": read_rates(),
+        "rates": read_rates(rows),
         "measured": _where(result["provenance"]),
     }
     artifacts.write_json(LAWS, found)
@@ -166,11 +177,11 @@ def write_laws(result: dict[str, Any]) -> None:
 
 def draw_rows(rows: list[dict[str, Any]], laws: dict[str, Any]) -> str:
     """Returns the plot of every law with its points."""
-    series = [
-        Series(f"{name} by {axis}", [(size, cpu_s) for size, cpu_s, _ in _sum_by_size(rows, axis, parts)])
-        for axis, stages in PLANNED.items()
-        for name, parts in stages.items()
-    ]
+    series = []
+    for axis, stages in PLANNED.items():
+        for name, parts in stages.items():
+            points = _sum_by_size(rows, axis, parts, AXES[axis].size)
+            series.append(Series(f"{name} by {axis}", [(size, cpu_s) for size, cpu_s, _ in points]))
     return draw([one for one in series if one.points], laws, least_cpu_s=LEAST_CPU_S)
 
 
@@ -178,8 +189,10 @@ def add_rows(rows: list[dict[str, Any]]) -> None:
     """Adds rows to the stored ones; those of the same stage, axis and size give way."""
     result = artifacts.read_json(RESULT) if RESULT.exists() else {"rows": []}
     new = {_row_key(row) for row in rows}
-    result["rows"] = [row for row in result["rows"] if _row_key(row) not in new] + rows
-    result["provenance"] = read_provenance()
+    provenance = read_provenance()
+    kept = [row for row in result["rows"] if _row_key(row) not in new]
+    result["rows"] = kept + [{**row, "commit": provenance["commit"]} for row in rows]
+    result["provenance"] = provenance
     artifacts.write_json(RESULT, result)
 
 

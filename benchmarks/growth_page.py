@@ -8,15 +8,28 @@ from forecart.planning.laws import Law
 from forecart.planning.plan import make_plan
 from forecart.planning.table import render_plan
 
-WORKED: Final = Demand(num_items=1e9, num_users=1e8, events_per_day=1e10)
-SMALL: Final = Demand(num_items=1e6, num_users=1e7, events_per_day=1e8)
+PLANS: Final = {
+    "A hundred million events in 8 GB": (
+        "forecart plan --items 1e6 --users 1562500 --events-per-day 1562500 --history-days 64 "
+        "--machine-cores 2 --machine-memory-gb 8 --hours 2",
+        Demand(1e6, 1_562_500, 1_562_500, history_days=64),
+        Machine(cores=2, memory_gb=8, hours=2),
+    ),
+    "A plan that fits": (
+        "forecart plan --items 1e6 --users 1e7 --events-per-day 1e8 --machine-memory-gb 512",
+        Demand(1e6, 1e7, 1e8),
+        Machine(memory_gb=512),
+    ),
+    "A plan that breaks": (
+        "forecart plan --items 1e9 --users 1e8 --events-per-day 1e10",
+        Demand(1e9, 1e8, 1e10),
+        Machine(),
+    ),
+}
+"""By heading: the command, and what it asks for."""
 _MOST: Final = {"events": 1.10, "sequences": 1.10}
 """Of the slope: where there is a sort; everything else is to be linear."""
 _LINEAR: Final = 1.05
-_COMMANDS: Final = {
-    WORKED: "forecart plan --items 1e9 --users 1e8 --events-per-day 1e10",
-    SMALL: "forecart plan --items 1e6 --users 1e7 --events-per-day 1e8",
-}
 
 
 def render(result: dict[str, Any], found: dict[str, Any]) -> str:
@@ -28,7 +41,7 @@ def render(result: dict[str, Any], found: dict[str, Any]) -> str:
     """
     blocks = [
         _HEAD,
-        _provenance(result["provenance"]),
+        _provenance(result),
         "## From raw log to lists",
         *_largest(result["rows"]),
         "## Growth",
@@ -38,14 +51,15 @@ def render(result: dict[str, Any], found: dict[str, Any]) -> str:
         _RATES,
         _rates(found["rates"]),
     ]
-    for demand, title in ((SMALL, "A plan that fits"), (WORKED, "A plan that breaks")):
-        plan = render_plan(make_plan(demand, Machine(), found))
-        blocks += [f"## {title}", f"```console\n$ {_COMMANDS[demand]}\n```", plan]
+    for title, (command, demand, machine) in PLANS.items():
+        plan = render_plan(make_plan(demand, machine, found))
+        blocks += [f"## {title}", f"```console\n$ {command}\n```", plan]
     return "\n\n".join([*blocks, _TAIL]) + "\n"
 
 
-def _provenance(facts: dict[str, Any]) -> str:
-    return f"Measured on {facts['machine']}; Python {facts['python']}; commit {facts['commit']}."
+def _provenance(result: dict[str, Any]) -> str:
+    facts, commits = result["provenance"], sorted({row["commit"] for row in result["rows"]})
+    return f"Measured on {facts['machine']}; Python {facts['python']}; commits {', '.join(commits)}."
 
 
 def _largest(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -135,9 +149,10 @@ _SHARED: Final = """\
 Training is bounded: one epoch over one cut whose label window is a day, small towers (width 32, one
 layer, 20 events), no co-conversion vectors. Candidates are the top 100 of 5,000 advertisers for
 **everybody**, by exact search. The log is synthetic with Zipf popularity and no structure
-(`benchmarks/raw_log.py`): it says what stages cost and nothing of quality. The machine was shared
-by many processes, so wall time is several times what a machine of its own takes; core-seconds are
-the process's own."""
+(`benchmarks/raw_log.py`): it says what stages cost and nothing of quality. The machine is
+shared: the sizes along *events* and *users* were run while it was nearly quiet, those along *items*
+beside many processes, where the same work took up to a third more core-seconds and ten times the
+wall time."""
 _GROWTH: Final = """\
 ![CPU seconds of each stage](scaling.svg)
 
@@ -149,13 +164,17 @@ sorts it may have 1.10: *events* sorts each partition by user and arrival, *sequ
 first arrival and by hash. Training and candidates sort each user's own events, whose number does
 not grow."""
 _RATES: Final = """\
-Other benchmarks measured these at one size; a plan takes them as proportional and says how far it
-goes beyond."""
+These were measured at one size, most of them by other benchmarks; a plan takes them as proportional
+and says how far it goes beyond."""
 _TAIL: Final = """\
 ## What a plan does not know
 
+- Where a part can be spread: *machines* is what its time and memory divide into. Whatever one
+process must hold, a log of pairs or the facts of all items, stands among what breaks.
+- Pages of mapped files: memory is what a process holds of its own. The histories are mapped, 29
+bytes an event; a machine that has no room for them beside reads them from its disk again.
 - Network and object stores: reading a day's log from elsewhere, moving releases to servers.
 - A training that is long enough to be good: the law is of one epoch over one cut. Multiply.
-- Other machines: a core is one of the machine above; memory bandwidth that many cores share is not
-in it.
+- Other machines: a core is one of the machine above; memory bandwidth that many cores share is
+not in it.
 - Replicas: serving rows are for one copy of everything."""

@@ -11,9 +11,9 @@ from xml.sax.saxutils import escape
 
 from forecart.planning.laws import read_law
 
-WIDTH: Final = 760
+WIDTH: Final = 780
 HEIGHT: Final = 420
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 200, 20, 50
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 220, 20, 50
 _COLOURS: Final = ("#0b6e99", "#b3541e", "#3c7a3c", "#7a3c7a", "#8a6d00", "#444444", "#a02050")
 _STYLE: Final = "text{font:12px sans-serif;fill:#333}.grid{stroke:#ddd}.law{fill:none;stroke-width:1.5}"
 

@@ -19,6 +19,7 @@ COMMANDS = [
     "train",
     "evaluate",
     "events validate",
+    "plan",
     "candidates generate",
     "candidates show",
     "report path",

@@ -27,7 +27,7 @@ FOUND = {
         "candidates by users": DEAR,
     },
     "memory": {
-        "sequences by events": LINE,
+        "sequences by users": LINE,
         "items by items": LINE,
         "training by events": LINE,
         "candidates by events": LINE,
@@ -83,6 +83,8 @@ def test_a_partition_grows_when_there_may_be_no_further_one():
 def test_memory_is_the_line_and_exact_sizes_are_the_formats():
     parts = parts_of()
     assert parts["training"].memory_gb == pytest.approx(0.5 + 30 * 3.6e8 / 1e9)
+    # Its users, beside one partition of the log.
+    assert parts["sequences"].memory_gb == pytest.approx(0.5 + 30 * 3.6e6 / 1e9 + (1 << 20) * 1000 / 1e9)
     # 36 bytes, 200 candidates of 9 bytes and 64 dimensions of 2.
     assert parts["user records"].disk_gb == pytest.approx(3.6e6 * (36 + 9 * 200 + 128) / 1e9)
     assert parts["sequences"].disk_gb == pytest.approx(
@@ -105,6 +107,7 @@ def test_what_breaks_first_stands_first():
     indices = next(limit for limit in huge.limits if limit.name == "items: 32-bit indices")
     assert indices.times == pytest.approx(1e10 / MAX_IDS)
     said = render_plan(huge)
+    assert "Set `events.num_partitions` to 29." in said  # 30 days of a million events, 2^20 a partition
     assert "What breaks first: item lists: memory of one machine, 625.0 times" in said
     assert "| items: 32-bit indices | 1e+10 ids | 2.147e+09 ids | 4.7 |" in said
 

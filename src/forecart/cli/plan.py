@@ -39,7 +39,8 @@ def plan(  # noqa: PLR0913  (the options of the command)
 
     Times are laws T = a n^b, fitted to runs of this version and kept in the package with their range, machine
     and commit; the last column says how many times a size lies beyond what was measured. Sizes of formats
-    without compression are exact. A core is one of the machine that was measured.
+    without compression are exact. A core is one of the machine that was measured. Machines are what time and
+    memory divide into; what one process must hold stands among what breaks.
     """
     demand = Demand(
         num_items=items,

@@ -39,8 +39,14 @@ class Law:
     residual: float
 
     def cpu_s(self, size: float) -> float:
-        """Returns the CPU seconds of a size."""
-        return self.factor * float(size) ** self.power if size > 0 else 0.0
+        """Returns the CPU seconds of a size, beyond the largest never less than in proportion.
+
+        A slope below one is a fixed cost that larger sizes share, and of that there is no more to save.
+        """
+        if size <= 0:
+            return 0.0
+        within = min(size, self.largest)
+        return self.factor * math.pow(within, self.power) * math.pow(size / within, max(self.power, 1.0))
 
     def beyond(self, size: float) -> float:
         """Returns how many times the size exceeds what was measured; 1 within the range and below it."""
@@ -101,9 +107,12 @@ class Line:
 
 
 def fit_line(points: Sequence[tuple[float, float]]) -> Line:
-    """Returns the line from the smallest to the largest of (size, GB); memory never falls with the size."""
-    (smallest, low_gb), (largest, high_gb) = min(points), max(points)
-    slope = max(0.0, (high_gb - low_gb) / (largest - smallest))
+    """Returns the line through the two largest of (size, GB); memory never falls with the size.
+
+    What a stage holds of one block grows until there is more than one, so small sizes say too much.
+    """
+    (size, low_gb), (largest, high_gb) = sorted(points)[-2:]
+    slope = max(0.0, (high_gb - low_gb) / (largest - size))
     return Line(max(0.0, high_gb - slope * largest), slope * 1e9, largest)
 
 

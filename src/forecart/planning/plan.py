@@ -98,6 +98,7 @@ class Plan:
         offline: the stages of a rebuild.
         serving: what holds and answers.
         limits: what breaks, the first one first.
+        num_partitions: for `events.num_partitions`, so that one fits in memory.
         measured: where the laws come from.
     """
 
@@ -106,6 +107,7 @@ class Plan:
     offline: list[Part]
     serving: list[Part]
     limits: list[Limit]
+    num_partitions: int
     measured: dict[str, Any]
 
     def to_facts(self) -> dict[str, Any]:
@@ -125,7 +127,11 @@ def make_plan(demand: Demand, machine: Machine, found: dict[str, Any]) -> Plan:
     bill = _Bill(demand, machine, found)
     offline, serving = list(bill.offline()), list(bill.serving())
     limits = sorted(_limits(demand, machine, [*offline, *serving]), key=lambda limit: -limit.times)
-    return Plan(demand, machine, offline, serving, limits, found["measured"])
+    return Plan(demand, machine, offline, serving, limits, _count_partitions(demand), found["measured"])
+
+
+def _count_partitions(demand: Demand) -> int:
+    return min(MAX_PARTITIONS, math.ceil(demand.num_events / ROWS_A_PARTITION))
 
 
 def _limits(demand: Demand, machine: Machine, parts: list[Part]) -> Iterator[Limit]:
@@ -150,7 +156,8 @@ class _Bill:
     def offline(self) -> Iterator[Part]:
         """Returns the stages of a rebuild."""
         d, measured = self.demand, self.found["bytes"]
-        rows = max(ROWS_A_PARTITION, d.num_events / MAX_PARTITIONS)
+        # A chunk of the log is in memory too, so never less than a partition of the size that was measured.
+        rows = max(ROWS_A_PARTITION, d.num_events / _count_partitions(d))
         partition_gb = rows * measured["partition_row"] / _GB
         users, items = (sizes.vocabulary_bytes(n, d.bytes_an_id) for n in (d.num_users, d.num_items))
         histories = sizes.histories_bytes(d.num_events, d.num_users)
@@ -159,7 +166,8 @@ class _Bill:
         scored_gb = sizes.scored_vectors_bytes(d.num_items, d.width) / _GB
         facts = d.num_items * sizes.BYTES_AN_ITEM_FACT
         yield self._stage("events", ["events"], partition_gb, d.num_events * measured["stored_event"])
-        yield self._stage("sequences", ["events"], self._memory("sequences by events"), histories + users)
+        survey_gb = partition_gb + self._memory("sequences by users")
+        yield self._stage("sequences", ["events"], survey_gb, histories + users)
         yield self._stage("items", ["items"], self._memory("items by items"), facts + items)
         for name, disk in (("training", 0.0), ("candidates", lists + vectors)):
             # A user costs, and so does an event: whichever law says more.

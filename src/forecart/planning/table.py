@@ -26,6 +26,7 @@ def render_plan(plan: Plan) -> str:
         f"{demand.num_items:,.0f} items, {demand.num_users:,.0f} users, {demand.events_per_day:,.0f} "
         f"events a day kept for {demand.history_days:,.0f} days; machines of {machine.cores:g} cores and "
         f"{machine.memory_gb:g} GB, a rebuild within {machine.hours:g} hours.",
+        f"Set `events.num_partitions` to {plan.num_partitions:,}.",
         _table(_OFFLINE, (_offline(part) for part in plan.offline)),
         _table(_SERVING, (_serving(part) for part in plan.serving)),
         _verdict(broken),
