@@ -115,7 +115,7 @@ def render_large(result: dict[str, Any]) -> str:
         build, search, exact = one["build"], one["search"], one["exact"]
         rows.append(
             [
-                f"{one['num_rows']:,}, {one['codes']}",
+                f"{one['num_rows']:,}, {one['codes']}" + (", more lists" if one["lists"] else ""),
                 f"{build['stages']['build']['cpu_seconds']:,.0f} ({build['peak_own_mb']:,.0f})",
                 f"{build['disk_mb']:,.0f}",
                 f"{search['resident_mb']:,.0f} ({search['own_mb']:,.0f})",
