@@ -47,9 +47,9 @@ SETTINGS: Final = {
 }
 """What is chosen by the sampled users is not used here: every effort is tried."""
 PROBES: Final = (8, 16, 24, 32, 48, 64, 80, 96, 128, 192)
-WALKS: Final = (100, 150, 200, 300, 400, 600, 800)
-LEAVES: Final = (16, 24, 32, 48, 64, 96, 128)
-REORDERED: Final = (150, 250, 400)
+WALKS: Final = (100, 150, 200, 300, 400, 600, 800, 1200, 1600)
+LEAVES: Final = (16, 32, 64, 96, 128, 192, 256, 384)
+REORDERED: Final = (200, 400, 800, 1600)
 Efforts = dict[str, Any]
 Timed = Callable[[], tuple[float, TopK]]
 """Searches all tested users: CPU-seconds and lists."""

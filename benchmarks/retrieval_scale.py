@@ -38,7 +38,7 @@ FILE: Final = "scale-retrieval-large.json"
 
 def run_child(stage: str, folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """Runs a stage in a process of its own: what it says of itself."""
-    options = [stage, str(folder), str(asked.rows), asked.codes, str(asked.tuned)]
+    options = [stage, str(folder), str(asked.rows), asked.codes, str(asked.tuned), str(asked.lists)]
     command = [sys.executable, "-m", f"benchmarks.{CHILD.stem}", *options]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     figures: dict[str, Any] = json.loads(done.stdout)
@@ -74,6 +74,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {
         "num_rows": asked.rows,
         "codes": asked.codes,
+        "lists": asked.lists,
         "num_recall": asked.exact,
         "recall_at_100": float(recall_B.mean()),
         "recall_error": float(recall_B.std() / np.sqrt(len(recall_B))),
@@ -87,6 +88,8 @@ def growth(sizes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns what each stage took at each size: of searches, for one user."""
     rows = []
     for one in sizes:
+        if one["lists"]:
+            continue  # of another rule than the other sizes
         stages = {
             "exact search": one["exact"],
             **{f"{one['codes']} index: {stage}": taken for stage, taken in one["build"]["stages"].items()},
@@ -111,12 +114,15 @@ def fit_laws(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return laws
 
 
+def _kind(one: dict[str, Any]) -> tuple[int, str, int]:
+    return one["num_rows"], one["codes"], one["lists"]
+
+
 def store(path: Path, measured: dict[str, Any]) -> None:
     """Puts a measurement in the place of an earlier one of that size."""
     stored = artifacts.read_json(path) if path.exists() else {"width": WIDTH, "sizes": []}
-    kinds = (measured["num_rows"], measured["codes"])
-    others = [one for one in stored["sizes"] if (one["num_rows"], one["codes"]) != kinds]
-    sizes = sorted([*others, measured], key=lambda one: (one["num_rows"], one["codes"]))
+    others = [one for one in stored["sizes"] if _kind(one) != _kind(measured)]
+    sizes = sorted([*others, measured], key=_kind)
     rows = growth(sizes)
     artifacts.write_json(path, {"width": WIDTH, "sizes": sizes, "growth": rows, "laws": fit_laws(rows)})
 
@@ -127,6 +133,7 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=1_000_000, help="items")
     parser.add_argument("--codes", default="int8", help="float16 or int8: what the lists hold")
+    parser.add_argument("--lists", type=int, default=0, help="number of lists; 0 for the default")
     parser.add_argument("--exact", type=int, default=200, help="users that recall is measured on")
     parser.add_argument("--tuned", type=int, default=1_000, help="users that the index is tuned with")
     parser.add_argument("--folder", type=Path, help="where the index is made; it is removed afterwards")

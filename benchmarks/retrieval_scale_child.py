@@ -1,4 +1,5 @@
-"""A stage of `benchmarks.retrieval_scale` in its own process: `build` or `search` FOLDER ROWS CODES TUNED.
+"""A stage of `benchmarks.retrieval_scale` in its own process: `build` or `search` FOLDER ROWS CODES TUNED
+LISTS.
 
 Prints what it took as JSON. Memory is read from the kernel ten times a second: all that is resident, mapped
 pages counted, and what is the process's own.
@@ -91,7 +92,7 @@ def build(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
         build_index(
             IndexSource(vectors, candidate_N, "benchmark", users),
             folder,
-            IndexSettings(codes=asked.codes, num_sampled=asked.tuned),
+            IndexSettings(codes=asked.codes, num_sampled=asked.tuned, num_lists=asked.lists or None),
         )
     return {
         "stages": taken,
@@ -140,6 +141,7 @@ def main() -> None:
     parser.add_argument("rows", type=int)
     parser.add_argument("codes")
     parser.add_argument("tuned", type=int)
+    parser.add_argument("lists", type=int)
     asked = parser.parse_args()
     faiss.omp_set_num_threads(1)
     stages = {"build": build, "search": search}

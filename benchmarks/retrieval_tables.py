@@ -115,7 +115,7 @@ def render_large(result: dict[str, Any]) -> str:
         build, search, exact = one["build"], one["search"], one["exact"]
         rows.append(
             [
-                f"{one['num_rows']:,}, {one['codes']}",
+                f"{one['num_rows']:,}, {one['codes']}" + (", more lists" if one["lists"] else ""),
                 f"{build['stages']['build']['cpu_seconds']:,.0f} ({build['peak_own_mb']:,.0f})",
                 f"{build['disk_mb']:,.0f}",
                 f"{search['resident_mb']:,.0f} ({search['own_mb']:,.0f})",
@@ -141,13 +141,13 @@ def render_compression(result: dict[str, Any]) -> str:
     """Returns the table of `benchmarks.compression` as Markdown."""
     rows = [["every product in float32", "-", *(f"{result[pool]['model']:.4f}" for pool in POOLS), "-"]]
     for name in result["all"]["systems"]:
-        recalls = result["index_recall_at_100"][name].values()
-        cells = [name, f"{min(recalls):.4f}"]
+        indexes = [cut[name] for cut in result["indexes"].values()]
+        cells = [name, f"{min(one['index_recall_at_100'] for one in indexes):.4f}"]
         for pool in POOLS:
             system = result[pool]["systems"][name]
             lost = [f"{100 * system['lost'][bound]:.2f}" for bound in ("mean", "ci_low", "ci_high")]
             cells.append(f"{system['recall_at_100']:.4f} ({lost[0]} % [{lost[1]}, {lost[2]}])")
-        rows.append([*cells, f"{result['stats'][name]['disk_mb']:.0f}"])
+        rows.append([*cells, f"{indexes[0]['disk_mb']:.0f}"])
     header = ["retrieved from", "recall@100 of the index, least of the cuts"]
     header += [f"Recall@100, {pool} (lost of the first)" for pool in POOLS]
     return _table([*header, "on disk, MB"], rows)

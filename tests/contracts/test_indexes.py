@@ -17,6 +17,7 @@ from forecart.retrieval.index.contract import (
     IndexSource,
     fold_prior,
     fold_queries,
+    fold_source,
 )
 from forecart.retrieval.index.group_max import GroupMaxScan
 from forecart.retrieval.index.live import LiveIndex
@@ -260,6 +261,16 @@ def test_a_prior_is_one_more_coordinate(tmp_path, kind):
     found = open_index(tmp_path / "index").search(fold_queries(queries), 10)
     scores = np.sort(queries @ source.vector_ND.T + prior, axis=1)[:, :-11:-1]
     assert (found.score == scores).mean() > 0.99
+
+
+def test_what_has_no_prior_is_not_indexed_and_stand_ins_are_like_users():
+    vectors = np.arange(40, dtype=np.float16).reshape(10, 4)
+    prior = np.arange(10, dtype=np.float32)
+    prior[[0, 4, 7]] = -np.inf
+    source = fold_source(vectors, prior, SPACE)
+    assert source.candidate_N.tolist() == [2, 3, 5, 6, 8, 9]
+    assert source.vector_ND[2].tolist() == [20, 21, 22, 23, 5]
+    assert source.user_SD[2].tolist() == [20, 21, 22, 23, 1]
 
 
 @pytest.mark.parametrize("candidates", [[2, 2, 3], [3, 2, 4], [1, 2, 3]])

@@ -25,11 +25,7 @@ _TILE_SCORES: Final = 1 << 19
 
 def score_exact(users: UserEmbeddings, candidates: CandidateEmbeddings) -> Tensor:
     """Returns the score of every candidate for each user, [B, N]: cosine + prior + the sparse terms."""
-    return add_terms(users.vector_BD @ candidates.vector_ND.T + candidates.prior_N, users)
-
-
-def add_terms(score_BN: Tensor, users: UserEmbeddings) -> Tensor:
-    """Adds the own-history and the successor terms to scores, in place; what is -inf stays so."""
+    score_BN = users.vector_BD @ candidates.vector_ND.T + candidates.prior_N
     pairs = (users.own_row_M, users.own_candidate_M)
     score_BN.index_put_(pairs, users.own_term_M, accumulate=True)
     if (terms := users.successors) is not None:

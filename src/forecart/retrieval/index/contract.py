@@ -5,6 +5,8 @@ K candidates are eligible. Changes go into a `LiveIndex` around it. Only inner p
 of each candidate is one more coordinate, and a user's vector has a 1 there (`fold_prior`, `fold_queries`).
 """
 
+import os
+import weakref
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +22,7 @@ from forecart.sequences.vocabulary import FIRST_INDEX
 Floats = npt.NDArray[np.float32]
 Kind = Literal["exact", "inverted_file", "graph"]
 Codes = Literal["float16", "int8"]
+VECTORS: Final = "vectors.npy"
 _NUM_STAND_INS: Final = 10_000
 
 
@@ -175,6 +178,21 @@ class StoredVectors:
     def read(self, place_M: npt.NDArray[np.int64]) -> Floats:
         """Returns the vectors at some places as float32."""
         return self.vector_ND[place_M].astype(np.float32)
+
+    def read_unmapped(self, place_M: npt.NDArray[np.int64]) -> Floats:
+        """Returns the vectors at some places, by reads: a map keeps every page it ever touched."""
+        row_bytes, begins = self.vector_ND[:1].nbytes, getattr(self.vector_ND, "offset", 0)
+        rows = [
+            os.pread(self._descriptor, row_bytes, begins + place * row_bytes) for place in place_M.tolist()
+        ]
+        vector_MD = np.frombuffer(b"".join(rows), self.vector_ND.dtype)
+        return vector_MD.reshape(len(place_M), -1).astype(np.float32)
+
+    @cached_property
+    def _descriptor(self) -> int:
+        descriptor = os.open(self.folder / VECTORS, os.O_RDONLY)
+        weakref.finalize(self, os.close, descriptor)
+        return descriptor
 
     def stats(self) -> IndexStats:
         """Returns counts and sizes."""

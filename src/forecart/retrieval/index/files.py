@@ -12,9 +12,8 @@ import numpy.typing as npt
 
 from forecart import artifacts
 from forecart.errors import ArtifactError, SkewError
-from forecart.retrieval.index.contract import IndexSettings, IndexSource, StoredVectors
+from forecart.retrieval.index.contract import VECTORS, IndexSettings, IndexSource, StoredVectors
 
-VECTORS: Final = "vectors.npy"
 CANDIDATES: Final = "candidates.npy"
 LIBRARY: Final = "faiss.bin"
 LISTS: Final = "lists.bin"

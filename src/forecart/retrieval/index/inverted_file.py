@@ -174,7 +174,9 @@ class InvertedFile(StoredIndex):
             rows = max(1, _MAX_SCORED // max(place_BM.shape[1] * self.lists.d, 1))
             for first in range(0, len(query_BD), rows):
                 users = slice(first, first + rows)
-                vector_BMD = self.stored.read(np.maximum(place_BM[users], 0))
+                place_M = np.maximum(place_BM[users], 0).ravel()
+                shape = (*place_BM[users].shape, self.lists.d)
+                vector_BMD = self.stored.read_unmapped(place_M).reshape(shape)
                 score_BM[users] = np.matmul(vector_BMD, query_BD[users, :, None])[..., 0]
         score_BM = np.where(place_BM < 0, -np.inf, score_BM).astype(np.float32, copy=False)
         return sort_lists(np.where(place_BM < 0, 0, self.candidate_N[place_BM]), score_BM, top_k)
