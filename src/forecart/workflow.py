@@ -7,15 +7,9 @@ the stages. A stage is complete when its manifest carries the key that `RunPlan`
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-import polars as pl
 
 from forecart import artifacts
 from forecart.baselines.standard import build_baselines
@@ -23,40 +17,31 @@ from forecart.config import RunConfig, to_us
 from forecart.engine.contract import Engine
 from forecart.engine.cost import show_cost
 from forecart.engine.local import LocalEngine
-from forecart.errors import ArtifactError
 from forecart.evaluation.calibration import RELIABILITY, CalibrationTask, write_calibration
 from forecart.evaluation.frontier import measure_frontier
 from forecart.evaluation.people import build_examples, to_moment
 from forecart.evaluation.report import render_report
 from forecart.evaluation.targets import (
     MODEL,
-    RERANKED,
-    TargetData,
     measure_target,
     record_target,
     validation_measures,
 )
 from forecart.events.adapters import ReopenedSource, open_adapter
-from forecart.events.ingest import CATALOGUE_FILE, ingest_events
+from forecart.events.ingest import ingest_events
 from forecart.model.two_tower import TwoTower
 from forecart.observe import Reporter, SilentReporter
-from forecart.retrieval.candidates import LISTING, CandidateTask, Listing, write_candidates
-from forecart.retrieval.eligibility import read_eligibility
+from forecart.retrieval.candidates import LISTING, Listing, write_candidates
 from forecart.retrieval.scorer import ModelScorer
 from forecart.run_facts import describe_run
-from forecart.run_plan import RunPlan
-from forecart.sequences.batches import BatchBuilder
-from forecart.sequences.build import Sequences, build_sequences
-from forecart.sequences.split import DAY_US, ID_COLUMN, PLURAL, SECTION, Level
-from forecart.sequences.successors import SuccessorTerm
+from forecart.run_inputs import ReopenedRun, RunInputs
+from forecart.sequences.build import build_sequences
+from forecart.sequences.split import PLURAL, SECTION, Level
 from forecart.training.checkpoint import remove_checkpoints
 from forecart.training.curves import CurveWriter
-from forecart.training.prepare import PairLogs
-from forecart.training.task import TrainingTask
-from forecart.training.trained_model import load_trained
 
 
-class Workflow:
+class Workflow(RunInputs):
     """One run: a configuration, a folder, and the stages between them."""
 
     def __init__(
@@ -68,11 +53,7 @@ class Workflow:
         day_folder: Path | None = None,
         engine: Engine | None = None,
     ) -> None:
-        self.config = config
-        self.folder = folder
-        # Where the sequences are: a day (`daily.py`) has its own, and the models of its run.
-        self.day_folder = day_folder or folder
-        self.plan = RunPlan(config, folder)
+        super().__init__(config, folder, day_folder=day_folder)
         self.reporter = reporter or SilentReporter()
         self.engine = engine or LocalEngine()
 
@@ -151,7 +132,7 @@ class Workflow:
     def calibrate(self) -> None:
         """Fits what a score says of a conversion on the window after what is learned; later cuts test it."""
         folder = self.folder / "calibration"
-        if self.config.learn_until_us + self.config.labels.span_us > self._candidates_as_of_us():
+        if self.config.learn_until_us + self.config.labels.span_us > self.candidates_as_of_us():
             shutil.rmtree(folder, ignore_errors=True)  # what an earlier configuration left is of other models
             self.reporter.say("no calibration: the label window after what is learned is not over")
             return
@@ -192,94 +173,7 @@ class Workflow:
         artifacts.write_text(path, render_report(report))
         return path
 
-    # --- what the stages share ------------------------------------------------------------------------
-
-    @cached_property
-    def data(self) -> Sequences:
-        """The finished sequences."""
-        return Sequences.load(self.day_folder / "sequences")
-
-    @cached_property
-    def catalogue(self) -> pl.DataFrame:
-        """The catalogue of the events stage."""
-        return pl.read_parquet(self.folder / "events" / CATALOGUE_FILE)
-
-    @cached_property
-    def pair_logs(self) -> PairLogs:
-        """Events by pair of both levels."""
-        return PairLogs(self.data, self.config.labels)
-
-    def target_data(self, level: Level, cuts_us: list[int]) -> TargetData:
-        """Returns what a level is measured on."""
-        return TargetData(
-            self.data,
-            level,
-            self.config.labels,
-            cuts_us,
-            self.config.learn_until_us,
-            self.config.evaluation.with_prior_only,
-        )
-
-    def scorer(self, level: Level, system: str = MODEL, seed_number: int = 0) -> ModelScorer:
-        """Returns a trained model of this run as a scorer."""
-        folder = self.plan.model_folder(level, system, seed_number)
-        if not (folder / artifacts.MANIFEST).exists():
-            raise ArtifactError(
-                f"{folder} must hold a trained model, it does not: run `forecart train` first"
-            )
-        model = load_trained(folder, self.data)
-        return ModelScorer(system, model, self.builder(level), self.successors.get(level))
-
-    @cached_property
-    def successors(self) -> dict[Level, SuccessorTerm]:
-        """The successor terms of the levels whose score has one; they know what the weights know."""
-        successor_settings = {level: self.config.target(level).successors for level in self.config.levels}
-        return {
-            level: SuccessorTerm.build(
-                self.pair_logs[level], learn_until_us=self.config.learn_until_us, settings=settings
-            )
-            for level, settings in successor_settings.items()
-            if settings.weight
-        }
-
-    def listing_scorer(self, level: Level) -> ModelScorer:
-        """Returns the served model with the lists that are written: by score, or chosen anew by a rule."""
-        scorer, rule = self.scorer(level), self.config.target(level).rerank.rule
-        return scorer if rule is None else replace(scorer, name=RERANKED, rerank=rule)
-
-    def scorers(self, level: Level) -> list[ModelScorer]:
-        """Returns every trained model of a level, by system and seed."""
-        return [self.scorer(level, *one) for one in self.plan.models(level)]
-
-    def builder(self, level: Level, *, learns: bool = False) -> BatchBuilder:
-        """Returns what builds the batches of a level's models, to learn from or to list by."""
-        target = self.config.target(level)
-        return BatchBuilder(
-            self.data.histories,
-            self.pair_logs[level],
-            target.model.history_length,
-            is_causal=target.training.objective == "dense_all_action",
-            own_content=target.own_content(learns=learns),
-        )
-
     # --- training -------------------------------------------------------------------------------------
-
-    def training_task(self, level: Level, system: str = MODEL, seed_number: int = 0) -> TrainingTask:
-        """Returns what a model of this run is trained on."""
-        target = self.plan.target(level, system)
-        return TrainingTask(
-            self.data,
-            self.catalogue,
-            self.pair_logs,
-            self.builder(level, learns=True),
-            level,
-            self.config.labels,
-            target.model,
-            target.training,
-            self.config.learn_until_us,
-            seed=self.config.seed + seed_number,
-            feature_seed=self.config.seed,
-        )
 
     def _train_one(self, level: Level, system: str, seed_number: int) -> None:
         folder = self.plan.model_folder(level, system, seed_number)
@@ -353,63 +247,14 @@ class Workflow:
         return CalibrationTask(
             data=self.target_data(level, [to_us(cut) for cut in self.config.split.test_cuts]),
             scorer=self.listing_scorer(level),
-            eligible_at=lambda moment_us: self._eligible_at(level, moment_us),
+            eligible_at=lambda moment_us: self.eligible_at(level, moment_us),
             top_k=self.config.target(level).top_k,
-            known_before_us=self._candidates_as_of_us(),
+            known_before_us=self.candidates_as_of_us(),
             seed=self.config.seed,
         )
-
-    # --- candidates -----------------------------------------------------------------------------------
-
-    def candidate_task(self, level: Level) -> CandidateTask:
-        """Returns what the lists of a level are made from."""
-        as_of_us = self._candidates_as_of_us()
-        return CandidateTask(
-            scorer=self.listing_scorer(level),
-            as_of_us=as_of_us,
-            top_k=self.config.target(level).top_k,
-            is_eligible=self._eligible_at(level, as_of_us),
-            users=self.data.users,
-            candidates=self.target_data(level, []).vocabulary,
-            id_column=ID_COLUMN[level],
-            block_users=self.config.candidates.block_users,
-            user_country=self.data.user_country,
-            label_window_us=self.config.labels.window_days * DAY_US,
-        )
-
-    def _eligible_at(self, level: Level, as_of_us: int) -> npt.NDArray[np.bool_]:
-        """Returns which candidates may be listed at a moment, [N]."""
-        return read_eligibility(
-            self.config.candidates.eligibility,
-            sequences=self.data,
-            catalogue=self.catalogue,
-            advertiser_log=self.pair_logs["advertiser"],
-            level=level,
-            as_of_us=as_of_us,
-        )
-
-    def _candidates_as_of_us(self) -> int:
-        if (as_of := self.config.candidates.as_of) != "latest":
-            return to_us(as_of)
-        return self.data.histories.known_until_us(to_us(datetime.now(UTC)))
 
     @contextmanager
     def _stage(self, name: str, folder: Path, key: str) -> Iterator[bool]:
         is_complete = artifacts.is_stage_complete(folder, key)
         self.reporter.stage(name, is_done=is_complete)
         yield not is_complete
-
-
-@dataclass(frozen=True)
-class ReopenedRun:
-    """Opens the lists of a level in a worker, from the folder of the run; after another training anew."""
-
-    config: str
-    folder: Path
-    level: Level
-    key: str
-
-    def __call__(self) -> Listing:
-        """Returns what is to be listed."""
-        config = RunConfig.model_validate_json(self.config)
-        return Listing(Workflow(config, self.folder).candidate_task(self.level))
