@@ -9,13 +9,23 @@ reason why a row is not wanted).
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
 from forecart import columns as c
+from forecart.errors import ForecartError
 from forecart.events.synthetic.world import SyntheticConfig
+from forecart.object_store import Place, to_place
 
 DEFECT: Final = "defect"
 FILTERED: Final = "filtered"
@@ -82,6 +92,18 @@ class Source:
     rules: RowRules = RowRules()
 
 
+def _read_place(value: Any) -> Any:
+    try:
+        return to_place(value) if isinstance(value, str) else value
+    except ForecartError as error:  # pydantic says where in the configuration it stands
+        raise ValueError(str(error)) from None
+
+
+LogPlace = Annotated[
+    Place, BeforeValidator(_read_place), PlainSerializer(str, return_type=str, when_used="json")
+]
+
+
 class SourceConfig(BaseModel):
     """Where the log comes from and how its columns are called."""
 
@@ -89,9 +111,9 @@ class SourceConfig(BaseModel):
 
     adapter: Adapter = "files"
     """Which loader reads the log; `files` is your own data."""
-    events: list[Path] = Field(default_factory=list)
-    """The event files, Parquet, CSV(.gz) or JSONL(.gz), read in this order."""
-    catalogue: Path | None = None
+    events: list[LogPlace] = Field(default_factory=list)
+    """The event files, Parquet, CSV(.gz) or JSONL(.gz), read in this order; `s3://log/*.csv` by name."""
+    catalogue: LogPlace | None = None
     """The product feed; Google Merchant column names are understood as they are."""
     data_folder: Path | None = None
     """For `complete_journey`: a folder with its Parquet files; without it the installed package is read."""
