@@ -21,7 +21,9 @@ from forecart.days import alone
 from forecart.errors import ArtifactError, ConfigError, ForecartError, NotFoundError
 from forecart.evaluation.people import read_titles, recent_events
 from forecart.events.ingest import CATALOGUE_FILE
+from forecart.object_store import ObjectPath, to_place
 from forecart.observe import Reporter
+from forecart.run_mirror import RunMirror, find_work_folder, local_run
 from forecart.sequences.split import PLURAL, Level
 
 if TYPE_CHECKING:
@@ -148,24 +150,30 @@ def open_run(folder: str | Path) -> Run:
     """Returns the run in a folder, whatever has been finished of it.
 
     Args:
-        folder: such as `runs/demo`.
+        folder: such as `runs/demo`, or a URL: then it is brought here, as far as it is complete.
 
     Raises:
         ArtifactError: the folder holds no run.
     """
-    found = Run(Path(folder))
+    found = Run(local_run(folder))
     _ = found.config
     return found
 
 
 def run(
-    config: str | Path | RunConfig, *, folder: str | Path | None = None, reporter: Reporter | None = None
+    config: str | Path | RunConfig,
+    *,
+    folder: str | Path | None = None,
+    work_folder: Path | None = None,
+    reporter: Reporter | None = None,
 ) -> Run:
     """Runs every stage that is not complete yet and returns the run.
 
     Args:
         config: `nano`, `demo`, the path of a TOML file, or a configuration.
-        folder: where everything goes; `runs/NAME` when not given.
+        folder: where everything goes, a URL of an object store too; `runs/NAME` when not given.
+        work_folder: where a run that is kept in an object store is worked on; below the user's cache when
+            not given.
         reporter: what is told of the progress; nothing is when not given.
 
     Raises:
@@ -174,32 +182,35 @@ def run(
         ConflictError: another process works on the run.
         ForecartError: the training extra is not installed.
     """
-    with opened_workflow(config, folder=folder, reporter=reporter) as workflow:
+    with opened_workflow(config, folder=folder, work_folder=work_folder, reporter=reporter) as workflow:
         workflow.run()
     return Run(workflow.folder)
 
 
 @contextmanager
 def opened_workflow(
-    config: str | Path | RunConfig, *, folder: str | Path | None = None, reporter: Reporter | None = None
+    config: str | Path | RunConfig,
+    *,
+    folder: str | Path | None = None,
+    work_folder: Path | None = None,
+    reporter: Reporter | None = None,
 ) -> Iterator["Workflow"]:
     """Gives the stages of a run, none of which has been started, and keeps other processes from the run.
 
     The arguments and errors are those of `run`.
     """
-    workflow = _make_workflow(config, folder=folder, reporter=reporter)
-    with alone(workflow.folder):
-        yield workflow
-
-
-def _make_workflow(
-    config: str | Path | RunConfig, *, folder: str | Path | None, reporter: Reporter | None
-) -> "Workflow":
     read = config if isinstance(config, RunConfig) else load_config(str(config))
     require_training()
     from forecart.workflow import Workflow
 
-    return Workflow(read, Path(folder) if folder is not None else Path("runs") / read.name, reporter=reporter)
+    goal = to_place(folder) if folder is not None else Path("runs") / read.name
+    if isinstance(goal, ObjectPath):
+        work_folder = work_folder or find_work_folder(goal)
+        workflow = Workflow(read, work_folder, reporter=reporter, mirror=RunMirror(goal, work_folder))
+    else:
+        workflow = Workflow(read, goal, reporter=reporter)
+    with alone(workflow.folder):
+        yield workflow
 
 
 def require_training() -> None:

@@ -21,8 +21,7 @@ from forecart.baselines.standard import build_baselines
 from forecart.config import RunConfig, to_us
 from forecart.errors import ArtifactError
 from forecart.evaluation.calibration import RELIABILITY, CalibrationTask, write_calibration
-from forecart.evaluation.people import build_examples, to_moment
-from forecart.evaluation.provenance import describe_data, describe_training, read_provenance
+from forecart.evaluation.people import build_examples
 from forecart.evaluation.report import render_report
 from forecart.evaluation.targets import (
     MODEL,
@@ -37,9 +36,12 @@ from forecart.events.adapters import open_adapter
 from forecart.events.ingest import CATALOGUE_FILE, ingest_events
 from forecart.model.two_tower import TwoTower
 from forecart.observe import Reporter, SilentReporter
+from forecart.report_head import describe_run
+from forecart.retrieval.candidate_files import PARTS, USER_VECTORS
 from forecart.retrieval.candidates import CandidateTask, write_candidates
 from forecart.retrieval.eligibility import read_eligibility
 from forecart.retrieval.scorer import ModelScorer
+from forecart.run_mirror import LocalRun
 from forecart.run_plan import RunPlan
 from forecart.sequences.batches import BatchBuilder
 from forecart.sequences.build import Sequences, build_sequences
@@ -63,6 +65,7 @@ class Workflow:
         *,
         reporter: Reporter | None = None,
         day_folder: Path | None = None,
+        mirror: LocalRun | None = None,
     ) -> None:
         self.config = config
         self.folder = folder
@@ -70,6 +73,7 @@ class Workflow:
         self.day_folder = day_folder or folder
         self.plan = RunPlan(config, folder)
         self.reporter = reporter or SilentReporter()
+        self.mirror = mirror or LocalRun()
 
     def run(self) -> Path:
         """Runs every stage that is not complete and returns the path of the report."""
@@ -108,6 +112,7 @@ class Workflow:
                     report=lambda rows: self.reporter.progress("reading events", rows, None),
                 )
         artifacts.write_json(self.folder / artifacts.CONFIG, self.config.model_dump(mode="json"))
+        self.mirror.push_file(artifacts.CONFIG)
         return dict(artifacts.read_json(folder / artifacts.MANIFEST))
 
     def sequences(self) -> None:
@@ -130,7 +135,7 @@ class Workflow:
         with self._stage("evaluation", folder, key) as is_needed:
             if is_needed:
                 artifacts.begin_stage(folder, key, resumable="*.*")
-                report: dict[str, Any] = self._report_head()
+                report = describe_run(self.config, self.folder, self.plan)
                 people: dict[str, dict[str, Any]] = {}
                 for level in self.config.levels:
                     report[SECTION[level]], people[PLURAL[level]] = self._evaluate_level(level, folder)
@@ -160,13 +165,13 @@ class Workflow:
     def candidates(self, level: Level) -> None:
         """Lists the top candidates of every user as of `candidates.as_of`."""
         folder, key = self.folder / "candidates" / PLURAL[level], self.plan.candidates_key(level)
-        with self._stage(f"candidates: {PLURAL[level]}", folder, key) as is_needed:
+        with self._stage(f"candidates: {PLURAL[level]}", folder, key, has_pieces=True) as is_needed:
             if is_needed:
                 artifacts.begin_stage(folder, key, resumable="part-*.parquet")
                 facts = write_candidates(
                     self.candidate_task(level),
                     folder,
-                    report=lambda done, total: self.reporter.progress("listing candidates", done, total),
+                    report=lambda done, total: self._report_lists(folder, key, done, total),
                 )
                 artifacts.complete_stage(folder, key, facts)
                 if short := facts["num_users_with_fewer_than_k"]:
@@ -177,11 +182,13 @@ class Workflow:
         """Renders the report and returns its path; without test cuts, the candidates folder."""
         if not self.config.split.test_cuts:
             return self.folder / "candidates"
+        self.mirror.bring("evaluation", "calibration")
         path, reliability = self.folder / artifacts.REPORT, self.folder / "calibration" / RELIABILITY
         report = artifacts.read_json(self.folder / "evaluation/report.json")
         if reliability.exists():
             report["calibration"] = artifacts.read_json(reliability)
         artifacts.write_text(path, render_report(report))
+        self.mirror.push_file(artifacts.REPORT)
         return path
 
     # --- what the stages share ------------------------------------------------------------------------
@@ -189,11 +196,13 @@ class Workflow:
     @cached_property
     def data(self) -> Sequences:
         """The finished sequences."""
+        self.mirror.bring("sequences")
         return Sequences.load(self.day_folder / "sequences")
 
     @cached_property
     def catalogue(self) -> pl.DataFrame:
         """The catalogue of the events stage."""
+        self.mirror.bring("events")
         return pl.read_parquet(self.folder / "events" / CATALOGUE_FILE)
 
     @cached_property
@@ -335,25 +344,6 @@ class Workflow:
             seed=self.config.seed,
         )
 
-    def _report_head(self) -> dict[str, Any]:
-        split = self.config.split
-        return {
-            "schema_version": 1,
-            "name": self.config.name,
-            "provenance": read_provenance(),
-            "config": self.config.model_dump(mode="json"),
-            "as_of": split.as_of.isoformat(),
-            "learned_until": to_moment(self.config.learn_until_us).isoformat(),
-            "cuts": [cut.isoformat() for cut in split.test_cuts],
-            "label_window_days": self.config.labels.window_days,
-            "data": describe_data(self.folder / "events"),
-            "training": {SECTION[level]: self._describe_training(level) for level in self.config.levels},
-        }
-
-    def _describe_training(self, level: Level) -> dict[str, Any]:
-        seeds = [self.config.seed + number for number in range(self.config.target(level).num_seeds)]
-        return describe_training(self.plan.model_folder(level), seeds)
-
     # --- candidates -----------------------------------------------------------------------------------
 
     def candidate_task(self, level: Level) -> CandidateTask:
@@ -393,7 +383,16 @@ class Workflow:
         return int((known_us if len(known_us) else arrived_us).max()) + 1
 
     @contextmanager
-    def _stage(self, name: str, folder: Path, key: str) -> Iterator[bool]:
-        is_complete = artifacts.is_stage_complete(folder, key)
+    def _stage(self, name: str, folder: Path, key: str, *, has_pieces: bool = False) -> Iterator[bool]:
+        is_complete = self.mirror.take_over(folder, key)
         self.reporter.stage(name, is_done=is_complete)
+        if not is_complete:
+            self.mirror.bring()
+            if has_pieces:
+                self.mirror.bring_pieces(folder, key)
         yield not is_complete
+        self.mirror.push(folder, key)
+
+    def _report_lists(self, folder: Path, key: str, done: int, total: int) -> None:
+        self.mirror.push_pieces(folder, key, patterns=(artifacts.INPUTS, PARTS, USER_VECTORS))
+        self.reporter.progress("listing candidates", done, total)

@@ -17,6 +17,7 @@ from forecart.cli.terminal import (
     OutputOption,
     QuietOption,
     RunOption,
+    WorkOption,
     examples,
     make_console,
     print_json,
@@ -39,6 +40,7 @@ def candidates() -> None:
 def generate(
     config: ConfigArgument,
     output: OutputOption = None,
+    work_dir: WorkOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -48,7 +50,7 @@ def generate(
     """
     with (
         told(quiet=quiet) as reporter,
-        opened_workflow(config, folder=output, reporter=reporter) as workflow,
+        opened_workflow(config, folder=output, work_folder=work_dir, reporter=reporter) as workflow,
     ):
         workflow.learn()
         workflow.list_candidates()
