@@ -63,8 +63,8 @@ class Releases:
             known = ", ".join(self.ids()[-3:]) or "none"
             raise NotFoundError(f"{self.root} has no release {release_id}; the latest there are: {known}")
         if anew:
-            self._stamp(release_id).unlink(missing_ok=True)
-        verify(folder, self._stamp(release_id))
+            self.stamp(release_id).unlink(missing_ok=True)
+        verify(folder, self.stamp(release_id))
 
     def open(self, release_id: str) -> Release:
         """Verifies a release and opens it; the errors are those of `verify`."""
@@ -91,7 +91,7 @@ class Releases:
         folder = self.path(release_id)
         self._mark(release_id).unlink(missing_ok=True)
         (folder / artifacts.MANIFEST).unlink(missing_ok=True)
-        self._stamp(release_id).unlink(missing_ok=True)
+        self.stamp(release_id).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
     def note_passed(self, release_id: str) -> None:
@@ -105,5 +105,6 @@ class Releases:
     def _mark(self, release_id: str) -> Path:
         return self.root / "stamps" / f"{release_id}.passed"
 
-    def _stamp(self, release_id: str) -> Path:
+    def stamp(self, release_id: str) -> Path:
+        """Returns where it is noted that a release was found whole."""
         return self.root / "stamps" / f"{release_id}.json"
