@@ -6,12 +6,16 @@ import subprocess
 import sys
 from importlib import resources
 
+import polars as pl
 import pytest
 from tests.serving.server_process import serving, wait_until
 
 from forecart import open_run
 from forecart.api import opened_workflow
+from forecart.config import load_config
 from forecart.observe import SilentReporter
+from forecart.run_mirror import RunMirror
+from forecart.workflow import Workflow
 
 STAGES = 9
 USERS = 12
@@ -92,6 +96,42 @@ def test_another_machine_reports_what_is_finished_without_bringing_the_rest(s3, 
     everything = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert b"nano/log/part-" in everything
     assert s3.environment["AWS_SECRET_ACCESS_KEY"].encode() not in everything + done.stderr.encode()
+
+
+def test_a_listing_that_is_stopped_goes_on_elsewhere_with_its_finished_parts(place, nano, tmp_path):
+    config = load_config("nano")
+    candidates = config.candidates.model_copy(update={"block_users": 1})
+    config = config.model_copy(update={"candidates": candidates})
+
+    class Counting(SilentReporter):
+        def __init__(self, limit):
+            self.num_users, self.limit, self.total = 0, limit, 0
+
+        def progress(self, what, done, total):
+            self.num_users, self.total = self.num_users + 1, total
+            if self.num_users == self.limit:
+                raise KeyboardInterrupt
+
+    def list_advertisers(folder, reporter):
+        workflow = Workflow(config, folder, reporter=reporter, mirror=RunMirror(place, folder))
+        workflow.learn()
+        workflow.candidates("advertiser")
+
+    one, two, lists = tmp_path / "one", tmp_path / "two", "candidates/advertisers"
+    shutil.copytree(nano.folder, one)
+    shutil.rmtree(one / "candidates")
+    with pytest.raises(KeyboardInterrupt):
+        list_advertisers(one, Counting(100))
+    parts = {path.name: path.read_bytes() for path in (one / lists).glob("part-*.parquet")}
+    assert len(parts) == 3  # of 32 users each
+    second = Counting(None)
+    list_advertisers(two, second)
+    assert second.num_users == second.total - 3 * 32
+    assert {name: (two / lists / name).read_bytes() for name in parts} == parts
+    listed = pl.read_parquet(two / lists / "part-*.parquet")
+    assert not listed.select("user_id", "rank").is_duplicated().any()
+    everyone = pl.read_parquet(nano.folder / lists / "part-*.parquet")
+    assert set(listed["user_id"]) == set(everyone["user_id"])
 
 
 def test_a_release_in_the_bucket_is_served_with_the_answers_of_the_run_on_the_disk(
