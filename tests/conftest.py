@@ -4,6 +4,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,3 +45,18 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> Finished:
             stderr.write_text(result.stderr)
             stdout.write_text(result.stdout)
     return Finished(folder, stdout.read_text(), stderr.read_text())
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """An S3-compatible server over HTTP, at which this process and those that it starts are pointed."""
+    from tests.s3_server import running_s3
+
+    with running_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def place(s3):
+    """A place on that server where nothing is yet."""
+    return s3.place(uuid.uuid4().hex)

@@ -22,7 +22,9 @@ from forecart.engine.contract import Engine
 from forecart.errors import ArtifactError, ConfigError, ForecartError, NotFoundError
 from forecart.evaluation.people import read_titles, recent_events
 from forecart.events.ingest import CATALOGUE_FILE
+from forecart.object_store import ObjectPath, to_place
 from forecart.observe import Reporter
+from forecart.run_mirror import RunMirror, find_work_folder, local_run
 from forecart.sequences.split import PLURAL, Level
 
 if TYPE_CHECKING:
@@ -149,12 +151,12 @@ def open_run(folder: str | Path) -> Run:
     """Returns the run in a folder, whatever has been finished of it.
 
     Args:
-        folder: such as `runs/demo`.
+        folder: such as `runs/demo`, or a URL: then it is brought here, as far as it is complete.
 
     Raises:
         ArtifactError: the folder holds no run.
     """
-    found = Run(Path(folder))
+    found = Run(local_run(folder))
     _ = found.config
     return found
 
@@ -163,6 +165,7 @@ def run(
     config: str | Path | RunConfig,
     *,
     folder: str | Path | None = None,
+    work_folder: Path | None = None,
     reporter: Reporter | None = None,
     engine: Engine | None = None,
 ) -> Run:
@@ -170,7 +173,9 @@ def run(
 
     Args:
         config: `nano`, `demo`, the path of a TOML file, or a configuration.
-        folder: where everything goes; `runs/NAME` when not given.
+        folder: where everything goes, a URL of an object store too; `runs/NAME` when not given.
+        work_folder: where a run that is kept in an object store is worked on; below the user's cache when
+            not given.
         reporter: what is told of the progress; nothing is when not given.
         engine: whose workers prepare data and list candidates; this process does when not given.
 
@@ -180,7 +185,8 @@ def run(
         ConflictError: another process works on the run.
         ForecartError: the training extra is not installed.
     """
-    with opened_workflow(config, folder=folder, reporter=reporter, engine=engine) as workflow:
+    opened = opened_workflow(config, folder=folder, work_folder=work_folder, reporter=reporter, engine=engine)
+    with opened as workflow:
         workflow.run()
     return Run(workflow.folder)
 
@@ -190,6 +196,7 @@ def opened_workflow(
     config: str | Path | RunConfig,
     *,
     folder: str | Path | None = None,
+    work_folder: Path | None = None,
     reporter: Reporter | None = None,
     engine: Engine | None = None,
 ) -> Iterator["Workflow"]:
@@ -201,8 +208,13 @@ def opened_workflow(
     require_training()
     from forecart.workflow import Workflow
 
-    folder = Path(folder) if folder is not None else Path("runs") / read.name
-    workflow = Workflow(read, folder, reporter=reporter, engine=engine)
+    goal, mirror = to_place(folder) if folder is not None else Path("runs") / read.name, None
+    if isinstance(goal, ObjectPath):
+        here = work_folder or find_work_folder(goal)
+        mirror = RunMirror(goal, here)
+    else:
+        here = goal
+    workflow = Workflow(read, here, reporter=reporter, engine=engine, mirror=mirror)
     with alone(workflow.folder):
         yield workflow
 

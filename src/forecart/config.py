@@ -27,6 +27,7 @@ from pydantic_core import ErrorDetails
 from forecart.errors import ConfigError
 from forecart.events.schema import EventsConfig, SourceConfig
 from forecart.model.settings import ModelSettings
+from forecart.object_store import is_url
 from forecart.retrieval.diversity import RerankRule, RerankSettings
 from forecart.retrieval.eligibility import EligibilityRules
 from forecart.sequences.batches import OwnContent
@@ -262,8 +263,12 @@ def _keys_at(model: type[BaseModel], above: list[str]) -> list[str]:
 def _resolve_paths(source: dict[str, Any], folder: Path) -> dict[str, Any]:
     resolved = dict(source)
     if isinstance(source.get("events"), list):
-        resolved["events"] = [str(folder / path) for path in source["events"]]
+        resolved["events"] = [_resolve(path, folder) for path in source["events"]]
     for key in ("catalogue", "data_folder"):
         if isinstance(source.get(key), str):
-            resolved[key] = str(folder / source[key])
+            resolved[key] = _resolve(source[key], folder)
     return resolved
+
+
+def _resolve(path: str, folder: Path) -> str:
+    return path if is_url(path) else str(folder / path)

@@ -5,7 +5,7 @@
     ├── DataError        the input data breaks a rule
     ├── ArtifactError    a file of a run is missing, damaged or of another run
     │   └── SkewError    parts of two releases, or of two embedding spaces, meet
-    ├── StoreError       the store of user records is down or answers what is no record
+    ├── StoreError       a store (of user records, of objects) is down or answers what makes no sense
     │   └── StoreTimeoutError  it did not answer in time
     ├── ConflictError    another publisher is at work, or was faster
     ├── GateError        a release is worse than the quality gate allows
@@ -38,7 +38,7 @@ class SkewError(ArtifactError):
 
 
 class StoreError(ForecartError):
-    """The store of user records is down, too slow, or answers what is no record."""
+    """The store of user records, or of objects, is down, too slow, or answers what makes no sense."""
 
 
 class StoreTimeoutError(StoreError):

@@ -20,6 +20,7 @@ from forecart.events.ingest import CATALOGUE_FILE
 from forecart.retrieval.candidates import CandidateTask, Listing
 from forecart.retrieval.eligibility import read_eligibility
 from forecart.retrieval.scorer import ModelScorer
+from forecart.run_mirror import LocalRun
 from forecart.run_plan import RunPlan
 from forecart.sequences.batches import BatchBuilder
 from forecart.sequences.build import Sequences
@@ -38,10 +39,19 @@ class RunInputs:
         folder: of the run.
         day_folder: where the sequences are: a day (`daily.py`) has its own, and the models of its run.
         plan: what each stage follows from.
+        mirror: where the run is kept, if that is not where it is worked on.
     """
 
-    def __init__(self, config: RunConfig, folder: Path, *, day_folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        *,
+        day_folder: Path | None = None,
+        mirror: LocalRun | None = None,
+    ) -> None:
         self.config = config
+        self.mirror = mirror or LocalRun()
         self.folder = folder
         self.day_folder = day_folder or folder
         self.plan = RunPlan(config, folder)
@@ -49,11 +59,13 @@ class RunInputs:
     @cached_property
     def data(self) -> Sequences:
         """The finished sequences."""
+        self.mirror.bring("sequences")
         return Sequences.load(self.day_folder / "sequences")
 
     @cached_property
     def catalogue(self) -> pl.DataFrame:
         """The catalogue of the events stage."""
+        self.mirror.bring("events")
         return pl.read_parquet(self.folder / "events" / CATALOGUE_FILE)
 
     @cached_property

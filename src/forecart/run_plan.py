@@ -15,6 +15,7 @@ from forecart.evaluation.calibration import CALIBRATION_FORMAT
 from forecart.evaluation.targets import MODEL
 from forecart.events.ingest import CATALOGUE_FILE
 from forecart.events.schema import EVENT_SCHEMA
+from forecart.object_store import describe_objects
 from forecart.retrieval.candidates import CANDIDATES_FORMAT
 from forecart.sequences.build import sequences_key
 from forecart.sequences.split import PLURAL, SECTION, Level
@@ -64,7 +65,9 @@ class RunPlan:
     def events_key(self) -> str:
         """Returns the key of the event store."""
         files = [*self.config.source.events, self.config.source.catalogue]
-        described = [artifacts.describe_files(files), self._dump("source", "events"), list(EVENT_SCHEMA)]
+        local = [path for path in files if isinstance(path, Path)]
+        stats = [*artifacts.describe_files(local), *describe_objects(files)]
+        described = [stats, self._dump("source", "events"), list(EVENT_SCHEMA)]
         return artifacts.hash_value(described)
 
     def sequences_key(self) -> str:

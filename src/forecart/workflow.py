@@ -31,10 +31,12 @@ from forecart.events.adapters import ReopenedSource, open_adapter
 from forecart.events.ingest import ingest_events
 from forecart.model.two_tower import TwoTower
 from forecart.observe import Reporter, SilentReporter
+from forecart.retrieval.candidate_files import PARTS, USER_VECTORS
 from forecart.retrieval.candidates import LISTING, Listing, write_candidates
 from forecart.retrieval.scorer import ModelScorer
 from forecart.run_facts import describe_run
 from forecart.run_inputs import ReopenedRun, RunInputs
+from forecart.run_mirror import LocalRun
 from forecart.sequences.build import build_sequences
 from forecart.sequences.split import PLURAL, SECTION, Level
 from forecart.training.checkpoint import remove_checkpoints
@@ -52,8 +54,9 @@ class Workflow(RunInputs):
         reporter: Reporter | None = None,
         day_folder: Path | None = None,
         engine: Engine | None = None,
+        mirror: LocalRun | None = None,
     ) -> None:
-        super().__init__(config, folder, day_folder=day_folder)
+        super().__init__(config, folder, day_folder=day_folder, mirror=mirror)
         self.reporter = reporter or SilentReporter()
         self.engine = engine or LocalEngine()
 
@@ -96,6 +99,7 @@ class Workflow(RunInputs):
                     reopen=ReopenedSource(self.config.source.model_dump_json()),
                 )
         artifacts.write_json(self.folder / artifacts.CONFIG, self.config.model_dump(mode="json"))
+        self.mirror.push_file(artifacts.CONFIG)
         return dict(artifacts.read_json(folder / artifacts.MANIFEST))
 
     def sequences(self) -> None:
@@ -149,13 +153,13 @@ class Workflow(RunInputs):
     def candidates(self, level: Level) -> None:
         """Lists the top candidates of every user as of `candidates.as_of`."""
         folder, key = self.folder / "candidates" / PLURAL[level], self.plan.candidates_key(level)
-        with self._stage(f"candidates: {PLURAL[level]}", folder, key) as is_needed:
+        with self._stage(f"candidates: {PLURAL[level]}", folder, key, has_pieces=True) as is_needed:
             if is_needed:
                 artifacts.begin_stage(folder, key, resumable="*-[0-9]*")
                 task = self.candidate_task(level)
                 fixed = self.config.listing_at(to_moment(task.as_of_us)).model_dump_json()
                 reopen = ReopenedRun(fixed, self.folder.absolute(), level, key)
-                listing = Listing(task, report=partial(self.reporter.progress, LISTING))
+                listing = Listing(task, report=partial(self._report_lists, folder, key))
                 facts = write_candidates(listing, folder, engine=self.engine, reopen=reopen)
                 self.reporter.say(show_cost(facts["cost"]))
                 artifacts.complete_stage(folder, key, facts)
@@ -166,11 +170,13 @@ class Workflow(RunInputs):
         """Renders the report and returns its path; without test cuts, the candidates folder."""
         if not self.config.split.test_cuts:
             return self.folder / "candidates"
+        self.mirror.bring("evaluation", "calibration")
         path, reliability = self.folder / artifacts.REPORT, self.folder / "calibration" / RELIABILITY
         report = artifacts.read_json(self.folder / "evaluation/report.json")
         if reliability.exists():
             report["calibration"] = artifacts.read_json(reliability)
         artifacts.write_text(path, render_report(report))
+        self.mirror.push_file(artifacts.REPORT)
         return path
 
     # --- training -------------------------------------------------------------------------------------
@@ -254,7 +260,16 @@ class Workflow(RunInputs):
         )
 
     @contextmanager
-    def _stage(self, name: str, folder: Path, key: str) -> Iterator[bool]:
-        is_complete = artifacts.is_stage_complete(folder, key)
+    def _stage(self, name: str, folder: Path, key: str, *, has_pieces: bool = False) -> Iterator[bool]:
+        is_complete = self.mirror.take_over(folder, key)
         self.reporter.stage(name, is_done=is_complete)
+        if not is_complete:
+            self.mirror.bring()
+            if has_pieces:
+                self.mirror.bring_pieces(folder, key)
         yield not is_complete
+        self.mirror.push(folder, key)
+
+    def _report_lists(self, folder: Path, key: str, done: int, total: int) -> None:
+        self.mirror.push_pieces(folder, key, patterns=(artifacts.INPUTS, PARTS, USER_VECTORS))
+        self.reporter.progress(LISTING, done, total)

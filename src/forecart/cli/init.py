@@ -9,6 +9,7 @@ from forecart.cli.proposal import propose
 from forecart.cli.terminal import JsonOption, QuietOption, examples, print_json
 from forecart.errors import ConfigError
 from forecart.events.guess import guess_config
+from forecart.object_store import expand, to_place
 
 
 def add_to(app: typer.Typer) -> None:
@@ -18,16 +19,18 @@ def add_to(app: typer.Typer) -> None:
             "forecart init events.csv",
             "forecart init log.parquet products.csv --output shop.toml",
             "forecart init events.csv && forecart run forecart.toml",
+            "forecart init 's3://bucket/log/*.parquet'",
         )
     )(init)
 
 
 def init(
     events: Annotated[
-        Path, typer.Argument(metavar="EVENTS", help="The log: Parquet, CSV(.gz) or JSONL(.gz).")
+        str,
+        typer.Argument(metavar="EVENTS", help="The log: Parquet, CSV(.gz) or JSONL(.gz); a path or a URL."),
     ],
     catalogue: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(metavar="CATALOGUE", help="The product feed, in one of the same formats."),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The configuration to write.")] = Path(
@@ -45,8 +48,9 @@ def init(
     """
     if output.exists() and not force:
         raise ConfigError(f"{output} is there already: name another file with --output, or add --force")
-    guess = guess_config(events, catalogue)
-    config, text = propose(guess, events, catalogue, output)
+    log, feed = to_place(events), None if catalogue is None else to_place(catalogue)
+    guess = guess_config(expand([log])[0], feed)
+    config, text = propose(guess, log, feed, output)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
     if not quiet:

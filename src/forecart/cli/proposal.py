@@ -14,6 +14,7 @@ from forecart.cli.config_text import comment, to_key, to_toml
 from forecart.cli.terminal import to_printable
 from forecart.config import RunConfig, parse_config
 from forecart.events.guess import Guess
+from forecart.object_store import ObjectPath, Place, expand, measure
 
 SMALL_BYTES: Final = 20_000_000
 _BYTES_PER_PARTITION: Final = 250_000_000
@@ -98,7 +99,7 @@ id_embedding = "{value}"
 """
 
 
-def propose(guess: Guess, events: Path, catalogue: Path | None, output: Path) -> tuple[RunConfig, str]:
+def propose(guess: Guess, events: Place, catalogue: Place | None, output: Path) -> tuple[RunConfig, str]:
     """Returns the configuration and its text.
 
     Args:
@@ -109,7 +110,7 @@ def propose(guess: Guess, events: Path, catalogue: Path | None, output: Path) ->
     """
     paths = {"events": [_relative(events, output)]}
     source = guess.source | paths | ({"catalogue": _relative(catalogue, output)} if catalogue else {})
-    num_bytes = events.stat().st_size
+    num_bytes = sum(measure(one) for one in expand([events]))
     text = _TEMPLATE.format(
         log=to_printable(events.name),
         sentences="\n".join(line for sentence in guess.sentences for line in _bullet(sentence)),
@@ -178,13 +179,15 @@ def _bullet(sentence: str) -> list[str]:
     return [f"# - {line[2:]}" if number == 0 else f"#   {line[2:]}" for number, line in enumerate(lines)]
 
 
-def _relative(path: Path, output: Path) -> str:
+def _relative(path: Place, output: Path) -> str:
     """Returns the path as seen from the file's folder where it lies below it, else in full."""
+    if isinstance(path, ObjectPath):
+        return str(path)
     full, folder = path.resolve(), output.parent.resolve()
     return full.relative_to(folder).as_posix() if full.is_relative_to(folder) else os.fspath(full)
 
 
-def _to_name(events: Path) -> str:
+def _to_name(events: Place) -> str:
     """Returns the log's name with what a run's name may not hold taken out."""
     stem = events.name.partition(".")[0]
     return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_") or "run"

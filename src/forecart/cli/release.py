@@ -29,6 +29,7 @@ from forecart.publish.run_parts import read_run
 from forecart.publish.store import Store
 from forecart.publish.stores import open_store
 from forecart.publish.suppression import Reason
+from forecart.run_mirror import local_run
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -45,7 +46,9 @@ _PUBLISH_TIMEOUT_S: Final = 10.0
 RootOption = Annotated[Path, typer.Option("--releases", help="Folder of the releases.")]
 StoreOption = Annotated[
     str | None,
-    typer.Option("--store", help="URL of a Redis or Valkey server.  [default: the releases' own files]"),
+    typer.Option(
+        "--store", help="URL of a Redis or Valkey server, or of a bucket.  [default: the releases' own files]"
+    ),
 ]
 
 
@@ -58,10 +61,11 @@ def release() -> None:
     epilog=examples(
         "forecart release publish runs/demo",
         "forecart release publish runs/demo --store redis://localhost:6379/0",
+        "forecart release publish s3://bucket/runs/demo --store s3://bucket/releases",
     )
 )
 def publish(  # noqa: PLR0913  (the options of the command)
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder or URL of a finished run.")],
     releases: RootOption = DEFAULT_ROOT,
     store: StoreOption = None,
     ttl_days: Annotated[float, typer.Option(min=0.01, help="How long a list is served.")] = TTL_DAYS,
@@ -76,7 +80,9 @@ def publish(  # noqa: PLR0913  (the options of the command)
     The same run again changes nothing; whatever fails, what was served before still is. Prints the id.
     """
     with told(quiet=quiet) as reporter:
-        pointer = publish_run(run, releases, store, keep=keep, ttl_days=ttl_days, reporter=reporter)
+        pointer = publish_run(
+            local_run(run), releases, store, keep=keep, ttl_days=ttl_days, reporter=reporter
+        )
     _print_pointer(pointer, as_json=as_json)
 
 

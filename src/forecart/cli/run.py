@@ -25,6 +25,7 @@ from forecart.cli.terminal import (
     QuietOption,
     RayAddressOption,
     WorkersOption,
+    WorkOption,
     examples,
     make_console,
     print_json,
@@ -34,6 +35,7 @@ from forecart.config import load_config
 from forecart.engine.choice import opened_engine
 from forecart.engine.contract import Engine
 from forecart.errors import ConfigError
+from forecart.object_store import ObjectPath, to_place
 
 _MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 
@@ -45,6 +47,7 @@ def add_to(app: typer.Typer) -> None:
             "forecart run forecart.toml",
             "forecart run nano --output runs/try",
             "forecart run forecart.toml --workers 8",
+            "forecart run forecart.toml --output s3://bucket/runs/shop",
             "forecart run forecart.toml --as-of 2025-06-02 --publish releases   # every night",
         )
     )(run)
@@ -55,6 +58,7 @@ def add_to(app: typer.Typer) -> None:
 def run(  # noqa: PLR0913  (the options of the command)
     config: ConfigArgument,
     output: OutputOption = None,
+    work_dir: WorkOption = None,
     as_of: Annotated[
         datetime | None,
         typer.Option(
@@ -80,6 +84,9 @@ def run(  # noqa: PLR0913  (the options of the command)
     What is complete is skipped and what was interrupted is continued; a changed setting redoes what
     depends on it and nothing else. The last line of the output is the path of the report.
 
+    With a URL as --output the run is kept in that object store, and goes on from what is there, on
+    whatever machine.
+
     With --as-of nothing is trained: the log is read up to that moment, lists are made anew for users of
     whom something arrived since the day before, all others are kept for at most `max_carry_days`, and
     with --publish the result is checked and served. Prints the folder of the day, or the release. Exits
@@ -95,13 +102,13 @@ def run(  # noqa: PLR0913  (the options of the command)
             "--publish goes with --as-of; a whole run is published by `forecart release publish RUN`"
         )
     with told(quiet=quiet) as reporter, engines() as opened:
-        finished = forecart.run(config, folder=output, reporter=reporter, engine=opened)
+        finished = forecart.run(config, folder=output, work_folder=work_dir, reporter=reporter, engine=opened)
     show_result(finished, as_json=as_json)
 
 
 def _run_day(
     config: str,
-    output: Path | None,
+    output: str | None,
     as_of: datetime,
     *,
     served: tuple[Path | None, str | None],
@@ -113,7 +120,9 @@ def _run_day(
     from forecart.daily import run_day
 
     read = load_config(config)
-    folder = output or Path("runs") / read.name
+    folder = to_place(output) if output else Path("runs") / read.name
+    if isinstance(folder, ObjectPath):
+        raise ConfigError(f"a day is run in a folder of this machine, {folder} is none")
     if publish is not None:
         require_ttl_beyond(read.candidates.max_carry_days)
     with told(quiet=quiet) as reporter, engines() as engine:
@@ -134,6 +143,7 @@ def _run_day(
 def train(
     config: ConfigArgument,
     output: OutputOption = None,
+    work_dir: WorkOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -143,7 +153,7 @@ def train(
     """
     with (
         told(quiet=quiet) as reporter,
-        opened_workflow(config, folder=output, reporter=reporter) as workflow,
+        opened_workflow(config, folder=output, work_folder=work_dir, reporter=reporter) as workflow,
     ):
         workflow.learn()
     folder = workflow.folder / "training"
@@ -153,6 +163,7 @@ def train(
 def evaluate(
     config: ConfigArgument,
     output: OutputOption = None,
+    work_dir: WorkOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -162,7 +173,7 @@ def evaluate(
     """
     with (
         told(quiet=quiet) as reporter,
-        opened_workflow(config, folder=output, reporter=reporter) as workflow,
+        opened_workflow(config, folder=output, work_folder=work_dir, reporter=reporter) as workflow,
     ):
         workflow.learn()
         workflow.evaluate()

@@ -22,9 +22,16 @@ ConfigArgument = Annotated[
     str, typer.Argument(metavar="CONFIG", help="Path of a TOML file, or nano, demo or default.")
 ]
 OutputOption = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Folder of the run.  [default: runs/NAME]")
+    str | None,
+    typer.Option("--output", "-o", metavar="PATH", help="Folder or URL of the run.  [default: runs/NAME]"),
 ]
-RunOption = Annotated[Path, typer.Option("--run", "-r", help="Folder of the run.")]
+WorkOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--work-dir", help="With a URL: folder to work on the run in.  [default: below the user's cache]"
+    ),
+]
+RunOption = Annotated[str, typer.Option("--run", "-r", metavar="PATH", help="Folder or URL of the run.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on standard error.")]
 EngineOption = Annotated[
@@ -38,7 +45,7 @@ RayAddressOption = Annotated[
     str | None,
     typer.Option(metavar="HOST:PORT", help="With --engine ray: the cluster; else one on this machine."),
 ]
-DEFAULT_RUN: Final = Path("runs/demo")
+DEFAULT_RUN: Final = "runs/demo"
 
 
 class ErrorsAsLines(TyperGroup):

@@ -7,7 +7,6 @@ be said.
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final, cast
 
 import polars as pl
@@ -26,6 +25,7 @@ from forecart.events.guess_columns import (
 from forecart.events.readers import read_column_names, read_table
 from forecart.events.schema import CATALOGUE_SCHEMA, RowRules, SourceConfig
 from forecart.events.validation import EARLIEST_US, LATEST_US, parse_text, parse_time
+from forecart.object_store import Place
 
 _MEANINGS: Final[dict[str, str]] = {
     "page_visit": "page_visit pagevisit pageview page_view visit session_start",
@@ -71,7 +71,7 @@ class _Facts:
     is_cut_short: bool = False
 
 
-def guess_config(events_path: Path, catalogue_path: Path | None = None) -> Guess:
+def guess_config(events_path: Place, catalogue_path: Place | None = None) -> Guess:
     """Returns a proposed configuration for a log.
 
     Raises:
@@ -121,7 +121,7 @@ def _check_found(sample: Sample, columns: dict[str, str]) -> None:
         )
 
 
-def _guess_catalogue(path: Path | None, separator: str, sentences: list[str]) -> dict[str, str]:
+def _guess_catalogue(path: Place | None, separator: str, sentences: list[str]) -> dict[str, str]:
     """Returns canonical -> the feed's name of every column of the catalogue that can be told."""
     if path is None:
         return {}

@@ -7,7 +7,6 @@ values. What is proposed is always said, because a wrong guess that is silent co
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import polars as pl
@@ -18,6 +17,7 @@ from forecart.events.lines import read_line_blocks
 from forecart.events.readers import find_kind, read_column_names, read_table
 from forecart.events.schema import DEFECT, RowRules, TimeUnit
 from forecart.events.validation import COUNTRY, EARLIEST_US, LATEST_US, is_blank, parse_time
+from forecart.object_store import Place
 
 _NAMES: Final[dict[str, str]] = {
     c.EVENT_ID: "event_id eventid uuid message_id insert_id row_id",
@@ -57,7 +57,7 @@ MAX_EVENT_TYPES: Final = 60
 class Sample:
     """The first rows of a file, its columns by position (`names[i]` is called `column_i` in the frame)."""
 
-    path: Path
+    path: Place
     names: list[str]
     frame: pl.DataFrame
     separator: str
@@ -76,7 +76,7 @@ class TimeGuess:
     share: float
 
 
-def read_sample(path: Path) -> Sample:
+def read_sample(path: Place) -> Sample:
     """Returns the first rows of a file of any kind.
 
     Raises:
@@ -93,7 +93,7 @@ def read_sample(path: Path) -> Sample:
     return Sample(path, names, chunk.select(*columns).head(_SAMPLE_ROWS), separator)
 
 
-def _guess_separator(path: Path) -> str:
+def _guess_separator(path: Place) -> str:
     if find_kind(path) != "csv":
         return ","
     first = next(read_line_blocks(path), b"").split(b"\n", 1)[0].decode("utf-8", "replace")

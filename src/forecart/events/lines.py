@@ -9,7 +9,6 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 import numpy as np
@@ -19,6 +18,7 @@ import pyarrow as pa
 from forecart import columns as c
 from forecart.errors import DataError
 from forecart.events.schema import DEFECT, RAW_CHARS
+from forecart.object_store import Place
 
 LINE: Final = "line"
 MAX_LINE_BYTES: Final = 1 << 20
@@ -26,7 +26,7 @@ _BLOCK_BYTES: Final = 16 << 20
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
-def read_line_blocks(path: Path, *, block_bytes: int = _BLOCK_BYTES) -> Iterator[bytes]:
+def read_line_blocks(path: Place, *, block_bytes: int = _BLOCK_BYTES) -> Iterator[bytes]:
     """Yields a file (gunzipped when its name ends in .gz) as blocks that end with a line.
 
     A line longer than `MAX_LINE_BYTES` arrives shortened, but still longer than that.
@@ -46,21 +46,21 @@ def read_line_blocks(path: Path, *, block_bytes: int = _BLOCK_BYTES) -> Iterator
 
 
 @contextmanager
-def _open_bytes(path: Path) -> Iterator[BinaryIO]:
+def _open_bytes(path: Place) -> Iterator[BinaryIO]:
     if not path.is_file():
         raise DataError(f"a file was expected at {path}, none is there")
     with path.open("rb") as file:
         yield cast(BinaryIO, gzip.GzipFile(fileobj=file)) if path.suffix == ".gz" else file
 
 
-def _read_block(handle: BinaryIO, num_bytes: int, path: Path) -> bytes:
+def _read_block(handle: BinaryIO, num_bytes: int, path: Place) -> bytes:
     try:
         return handle.read(num_bytes)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} must be a whole gzip file, it is damaged ({error}); copy it again") from None
 
 
-def read_lines(path: Path, *, block_bytes: int = _BLOCK_BYTES) -> Iterator[pl.DataFrame]:
+def read_lines(path: Place, *, block_bytes: int = _BLOCK_BYTES) -> Iterator[pl.DataFrame]:
     """Yields tables of `offset` (the line's number), `line`, `defect` and `raw`; blank lines are left out.
 
     `line` is null where `defect` says why it cannot be read, and only there `raw` shows its start.

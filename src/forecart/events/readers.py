@@ -1,4 +1,5 @@
-"""Parquet, CSV(.gz) and JSONL(.gz) files as raw chunks with canonical column names, source and offset.
+"""Parquet, CSV(.gz) and JSONL(.gz), files or objects of a store, as raw chunks with canonical column names,
+source and offset.
 
 The offset of a row is its number in its file, from 0 (a CSV header is not counted, a blank line is). Text
 files give text, Parquet gives its own types; what the values mean is decided by `validation`. A line that is
@@ -10,7 +11,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, Final
 
 import polars as pl
@@ -21,6 +22,7 @@ from forecart import columns as c
 from forecart.errors import DataError
 from forecart.events.lines import LINE, read_lines
 from forecart.events.schema import DEFECT, RAW_CHARS
+from forecart.object_store import ObjectPath, Place
 
 _PARQUET_ROWS: Final = 1 << 18
 _CSV_SUFFIXES: Final = (".csv", ".tsv", ".txt")
@@ -28,7 +30,7 @@ _JSON_SUFFIXES: Final = (".jsonl", ".ndjson", ".json")
 _MAY_NEST: Final = (c.CONTEXT, c.EMBEDDING)
 
 
-def read_table(path: Path, columns: Mapping[str, str], *, separator: str = ",") -> Iterator[pl.DataFrame]:
+def read_table(path: Place, columns: Mapping[str, str], *, separator: str = ",") -> Iterator[pl.DataFrame]:
     """Yields the chunks of one file, its columns renamed from `columns` (canonical name -> name in the file).
 
     Raises:
@@ -45,13 +47,13 @@ def read_table(path: Path, columns: Mapping[str, str], *, separator: str = ",") 
         yield chunk.with_columns(pl.lit(str(path)).alias(c.SOURCE))
 
 
-def find_kind(path: Path) -> str:
+def find_kind(path: Place) -> str:
     """Returns `parquet`, `csv` or `jsonl` from the file's name.
 
     Raises:
         DataError: the name says none of these.
     """
-    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    suffix = PurePath(path.stem).suffix if path.suffix == ".gz" else path.suffix
     if suffix.lower() in (".parquet", ".pq"):
         return "parquet"
     if suffix.lower() in _CSV_SUFFIXES:
@@ -63,7 +65,7 @@ def find_kind(path: Path) -> str:
     )
 
 
-def read_column_names(path: Path, *, separator: str = ",") -> list[str]:
+def read_column_names(path: Place, *, separator: str = ",") -> list[str]:
     """Returns the names of a file's columns (for JSONL: the keys seen in its first block).
 
     Raises:
@@ -88,7 +90,7 @@ def find_mapping(
     return {name: columns.get(name, name) for name in known if name in columns or name in available}
 
 
-def _check_columns(path: Path, columns: Mapping[str, str], available: Sequence[str]) -> None:
+def _check_columns(path: Place, columns: Mapping[str, str], available: Sequence[str]) -> None:
     missing = sorted(set(columns.values()) - set(available))
     if missing:
         raise DataError(
@@ -97,16 +99,16 @@ def _check_columns(path: Path, columns: Mapping[str, str], available: Sequence[s
         )
 
 
-def _open_parquet(path: Path) -> pq.ParquetFile:
+def _open_parquet(path: Place) -> pq.ParquetFile:
     if not path.is_file():
         raise DataError(f"a file was expected at {path}, none is there")
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path.open() if isinstance(path, ObjectPath) else path)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} must be a Parquet file, it cannot be read: {error}") from None
 
 
-def _read_parquet(path: Path, columns: Mapping[str, str]) -> Iterator[pl.DataFrame]:
+def _read_parquet(path: Place, columns: Mapping[str, str]) -> Iterator[pl.DataFrame]:
     with _open_parquet(path) as file:
         _check_columns(path, columns, [str(name) for name in file.schema_arrow.names])
         first = 0
@@ -119,7 +121,7 @@ def _read_parquet(path: Path, columns: Mapping[str, str]) -> Iterator[pl.DataFra
             first += batch.num_rows
 
 
-def _read_header(block: pl.DataFrame | None, path: Path, separator: str) -> list[str]:
+def _read_header(block: pl.DataFrame | None, path: Place, separator: str) -> list[str]:
     if block is None or block.is_empty() or block[LINE][0] is None:
         raise DataError(f"a CSV file must start with a line of column names, {path} does not")
     header = [name.strip() for name in next(csv.reader([block[LINE][0]], delimiter=separator))]
@@ -129,7 +131,7 @@ def _read_header(block: pl.DataFrame | None, path: Path, separator: str) -> list
     return header
 
 
-def _read_csv(path: Path, columns: Mapping[str, str], separator: str) -> Iterator[pl.DataFrame]:
+def _read_csv(path: Place, columns: Mapping[str, str], separator: str) -> Iterator[pl.DataFrame]:
     header: list[str] = []
     for lines in read_lines(path):
         if not header:
@@ -184,7 +186,7 @@ def _keep_raw(frame: pl.DataFrame, names: Iterable[str]) -> pl.DataFrame:
     return frame.select(c.OFFSET, *names, DEFECT, raw.alias(c.RAW))
 
 
-def _read_jsonl(path: Path, columns: Mapping[str, str]) -> Iterator[pl.DataFrame]:
+def _read_jsonl(path: Place, columns: Mapping[str, str]) -> Iterator[pl.DataFrame]:
     seen: set[str] = set()
     wanted = set(columns.values())
     for lines in read_lines(path):

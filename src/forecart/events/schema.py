@@ -10,13 +10,23 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
 from forecart import columns as c
+from forecart.errors import ForecartError
 from forecart.events.synthetic.world import SyntheticConfig
+from forecart.object_store import Place, to_place
 
 DEFECT: Final = "defect"
 FILTERED: Final = "filtered"
@@ -97,6 +107,18 @@ class Source:
         return cls(lambda: chain.from_iterable(block() for block in each), catalogue, rules, each)
 
 
+def _read_place(value: Any) -> Any:
+    try:
+        return to_place(value) if isinstance(value, str) else value
+    except ForecartError as error:  # pydantic says where in the configuration it stands
+        raise ValueError(str(error)) from None
+
+
+LogPlace = Annotated[
+    Place, BeforeValidator(_read_place), PlainSerializer(str, return_type=str, when_used="json")
+]
+
+
 class SourceConfig(BaseModel):
     """Where the log comes from and how its columns are called."""
 
@@ -104,9 +126,9 @@ class SourceConfig(BaseModel):
 
     adapter: Adapter = "files"
     """Which loader reads the log; `files` is your own data."""
-    events: list[Path] = Field(default_factory=list)
-    """The event files, Parquet, CSV(.gz) or JSONL(.gz), read in this order."""
-    catalogue: Path | None = None
+    events: list[LogPlace] = Field(default_factory=list)
+    """The event files, Parquet, CSV(.gz) or JSONL(.gz), read in this order; `s3://log/*.csv` by name."""
+    catalogue: LogPlace | None = None
     """The product feed; Google Merchant column names are understood as they are."""
     data_folder: Path | None = None
     """For `complete_journey`: a folder with its Parquet files; without it the installed package is read."""

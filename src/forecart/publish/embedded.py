@@ -67,6 +67,9 @@ class EmbeddedStore:
     def distrust(self) -> None:
         """Does nothing: there is no connection; see `RecordReader.distrust`."""
 
+    def bring(self, release_id: str) -> None:
+        """Does nothing: the folder is the store; see `Store.bring`."""
+
     def holds(self, release_id: str) -> bool:
         """Returns whether a release is open or on the disk; see `Store.holds`."""
         return release_id in self._tables or self._releases.path(release_id).is_dir()

@@ -39,7 +39,7 @@ def verify(folder: Path, stamp: Path) -> None:
         ArtifactError: a file is missing, there are more, one is no plain file, or its bytes are others.
     """
     manifest = folder / artifacts.MANIFEST
-    expected = _read_files(manifest)
+    expected = read_listed(manifest)
     seen = _stat_files(folder, [*expected, artifacts.MANIFEST])
     mark = {"manifest": artifacts.hash_file(manifest), "files": seen}
     if stamp.is_file() and _is_same(stamp, mark):
@@ -89,7 +89,7 @@ def _is_same(stamp: Path, mark: dict[str, Any]) -> bool:
         return False
 
 
-def _read_files(manifest: Path) -> FileFacts:
+def read_listed(manifest: Path) -> FileFacts:
     """Returns the files that a manifest lists, after a look at every word of it: nobody vouches for it."""
     files = read_sealed(manifest).get("files")
     if not isinstance(files, dict):

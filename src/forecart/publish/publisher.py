@@ -6,7 +6,7 @@ where it was and the next run begins again with what is whole: publishing the sa
 
 import fcntl
 from collections.abc import Callable, Iterator, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -54,6 +54,7 @@ class Publisher:
         """
         with self._alone():
             current, suppressed = self.store.pointer(), self.store.suppressed_keys()
+            self._bring_served(current)
             made = parts(suppressed)
             self._refuse_older(current, made.release_id)
             release_id = self._build(made)
@@ -89,6 +90,7 @@ class Publisher:
                 raise NotFoundError(f"{self.root} has no release before the one that is served")
             if goal == current.release_id:
                 raise ConflictError(f"a rollback goes to another release, {goal} is served already")
+            self.store.bring(goal)
             release = self._releases.open(goal)
             if not self._releases.has_passed(goal):  # a publisher was killed before it looked
                 check_in_fresh_process(self.root, goal, None, suppressed=frozenset(), settings=self.gate)
@@ -103,6 +105,12 @@ class Publisher:
             self._releases.note_withdrawn(current.release_id)
         self.store.move(moved, expected=current)
         self._releases.note_served(moved.release_id)
+
+    def _bring_served(self, current: Pointer | None) -> None:
+        """Brings what a new release is held against; where it is lost, nothing is."""
+        if current is not None:
+            with suppress(ArtifactError, NotFoundError):
+                self.store.bring(current.release_id)
 
     @property
     def _releases(self) -> Releases:

@@ -86,6 +86,9 @@ class RedisStore:
             # Not those in use: they are other threads', in the middle of a read.
             self._client.connection_pool.disconnect(inuse_connections=False)
 
+    def bring(self, release_id: str) -> None:
+        """Does nothing: a server has records only; see `Store.bring`."""
+
     def holds(self, release_id: str) -> bool:
         """Returns whether a release was loaded to its end; see `Store.holds`."""
         with _as_store_errors():

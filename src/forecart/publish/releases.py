@@ -63,8 +63,8 @@ class Releases:
             known = ", ".join(self.ids()[-3:]) or "none"
             raise NotFoundError(f"{self.root} has no release {release_id}; the latest there are: {known}")
         if anew:
-            self._stamp(release_id).unlink(missing_ok=True)
-        verify(folder, self._stamp(release_id))
+            self.stamp(release_id).unlink(missing_ok=True)
+        verify(folder, self.stamp(release_id))
 
     def open(self, release_id: str) -> Release:
         """Verifies a release and opens it; the errors are those of `verify`."""
@@ -92,7 +92,7 @@ class Releases:
         for mark in ("passed", "withdrawn"):
             self._mark(release_id, mark).unlink(missing_ok=True)
         (folder / artifacts.MANIFEST).unlink(missing_ok=True)
-        self._stamp(release_id).unlink(missing_ok=True)
+        self.stamp(release_id).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
     def note_passed(self, release_id: str) -> None:
@@ -118,5 +118,6 @@ class Releases:
     def _mark(self, release_id: str, mark: str) -> Path:
         return self.root / "stamps" / f"{release_id}.{mark}"
 
-    def _stamp(self, release_id: str) -> Path:
+    def stamp(self, release_id: str) -> Path:
+        """Returns where it is noted that a release was found whole."""
         return self.root / "stamps" / f"{release_id}.json"

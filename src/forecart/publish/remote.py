@@ -41,6 +41,10 @@ class RemoteStore:
         """Passes it on; see `RecordReader.distrust`."""
         self._store.distrust()
 
+    def bring(self, release_id: str) -> None:
+        """Passes it on; see `Store.bring`."""
+        self._store.bring(release_id)
+
     def holds(self, release_id: str) -> bool:
         """Returns whether a release's records are there; see `Store.holds`."""
         return self._store.holds(release_id)

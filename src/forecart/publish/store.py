@@ -47,6 +47,14 @@ class Store(RecordReader, Protocol):
         """Takes in everyone's records, beside those of other releases; again is harmless."""
         ...
 
+    def bring(self, release_id: str) -> None:
+        """Puts a release below the root folder, where the store has its files and the folder has not.
+
+        Raises:
+            ArtifactError: what the store has of it is damaged.
+        """
+        ...
+
     def holds(self, release_id: str) -> bool:
         """Returns whether a release's records are there; a server that was restarted may have lost them."""
         ...

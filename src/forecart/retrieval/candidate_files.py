@@ -3,6 +3,7 @@
 from typing import Final
 
 PARTS: Final = "part-*.parquet"
+USER_VECTORS: Final = "vectors-*.npy"
 VECTORS: Final = "candidate_vectors.npy"
 PRIOR: Final = "candidate_prior.npy"
 FALLBACK: Final = "fallback.parquet"

@@ -205,7 +205,7 @@ class ReleaseFollower:
         if release_id is None:
             return None
         try:
-            opened = self._find_open(release_id) or OpenRelease(self._releases.open(release_id))
+            opened = self._find_open(release_id) or self._open(release_id)
             _ = opened.advertiser_ids
             # The embedded store opens a release when it is first read: now, and not at somebody's request.
             self._store.read(release_id, _NOBODY)
@@ -213,6 +213,10 @@ class ReleaseFollower:
         except (ArtifactError, NotFoundError) as error:
             self._note(str(error))
             return None
+
+    def _open(self, release_id: str) -> OpenRelease:
+        self._store.bring(release_id)
+        return OpenRelease(self._releases.open(release_id))
 
     def _find_open(self, release_id: str) -> OpenRelease | None:
         known = (self.served.current, self.served.previous)

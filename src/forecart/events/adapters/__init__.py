@@ -12,6 +12,7 @@ from forecart.events.adapters.rees46 import open_rees46
 from forecart.events.adapters.synthetic import open_synthetic
 from forecart.events.adapters.tmall import open_tmall
 from forecart.events.schema import Source, SourceConfig
+from forecart.object_store import expand
 
 
 def open_adapter(config: SourceConfig) -> Source:
@@ -20,7 +21,9 @@ def open_adapter(config: SourceConfig) -> Source:
     Raises:
         ConfigError: `synthetic` without a description of the world.
         DataError: a file or a package is missing, or a file cannot be what its name says.
+        StoreError: an object store does not answer.
     """
+    config = config.model_copy(update={"events": expand(config.events)})
     if config.adapter == "complete_journey":
         return open_complete_journey(config)
     if config.adapter == "tmall_2014":

@@ -8,7 +8,6 @@ log.
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import polars as pl
 
@@ -18,6 +17,7 @@ from forecart.events.catalogue import find_catalogue_columns
 from forecart.events.derived_catalogue import derive_catalogue
 from forecart.events.readers import find_mapping, read_column_names, read_table
 from forecart.events.schema import EVENT_COLUMNS, RowRules, Source, SourceConfig
+from forecart.object_store import Place
 
 _NEEDED = (c.USER_ID, c.OCCURRED_AT, c.EVENT_TYPE)
 _DESCRIBING = (c.TITLE, c.CATEGORY, c.PRICE)
@@ -48,7 +48,7 @@ def _read_rules(config: SourceConfig) -> RowRules:
     )
 
 
-def _find_columns(path: Path, config: SourceConfig, *, describing: bool = False) -> dict[str, str]:
+def _find_columns(path: Place, config: SourceConfig, *, describing: bool = False) -> dict[str, str]:
     available = read_column_names(path, separator=config.separator)
     known = (*EVENT_COLUMNS, *_DESCRIBING) if describing else EVENT_COLUMNS
     columns = {name: source for name, source in config.columns.items() if name in known}
@@ -58,7 +58,7 @@ def _find_columns(path: Path, config: SourceConfig, *, describing: bool = False)
     }
 
 
-def _check_needed(path: Path, columns: dict[str, str], config: SourceConfig) -> None:
+def _check_needed(path: Place, columns: dict[str, str], config: SourceConfig) -> None:
     missing = [name for name in _NEEDED if name not in columns and name not in config.constants]
     if missing:
         names = ", ".join(read_column_names(path, separator=config.separator))
