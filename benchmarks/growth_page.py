@@ -143,7 +143,7 @@ _HEAD: Final = """\
 What grows with what, where that was measured, and what a size of business costs. This page is
 written by `python -m benchmarks.growth --render` from `benchmarks/results/scale-growth.json` and
 from the laws that travel in the package; the plans below are what the commands above them print.
-The decision: [ADR 0021](adr/0021-planning-laws.md); the files: [artifacts](artifacts.md); other
+The decision: [ADR 0020](adr/0020-planning-laws.md); the files: [artifacts](artifacts.md); other
 figures: [benchmarks](benchmarks.md)."""
 _SHARED: Final = """\
 Training is bounded: one epoch over one cut whose label window is a day, small towers (width 32, one

@@ -11,7 +11,7 @@ from forecart.config import load_config, to_us, validate_config
 from forecart.errors import ConfigError
 from forecart.evaluation.frontier import BY_SCORE, measure_frontier, name_rule
 from forecart.publish.run_parts import read_run
-from forecart.retrieval.candidates import write_candidates
+from forecart.retrieval.candidates import Listing, write_candidates
 from forecart.retrieval.diversity import RerankRule
 from forecart.run_plan import RunPlan
 from forecart.workflow import Workflow
@@ -47,7 +47,7 @@ def read_lists(folder):
 def test_written_lists_are_the_naive_choice_out_of_the_best_by_score(folder, tmp_path):
     workflow = Workflow(change_config(is_enabled=False, top_k=POOL), folder)
     task = workflow.candidate_task("item")
-    write_candidates(task, tmp_path)
+    write_candidates(Listing(task), tmp_path)
     best, found = read_lists(tmp_path), read_lists(folder / "candidates" / "products")
     embedded = task.scorer.candidates_at(task.as_of_us)
     ids = task.candidates.ids(np.arange(2, len(task.candidates)))

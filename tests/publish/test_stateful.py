@@ -31,6 +31,7 @@ class Model:
 
     served: list[int] = field(default_factory=list)
     is_back: bool = False  # the last move was a rollback
+    withdrawn: set[int] = field(default_factory=set)
     suppressed: set[str] = field(default_factory=set)
     newest: int = -1
 
@@ -106,12 +107,13 @@ def settle(system, model, generation):
 
 
 def find_before(system, model):
-    """The generation to go back to: the one served before, or the next older after going back."""
+    """The generation to go back to: the one served before, or the next older not gone back from."""
     if not model.is_back:
         return model.served[-2] if len(model.served) > 1 else None
     moments = [read_manifest(path).as_of_us for path in (system.root / "releases").iterdir()]
     older = [(moment - AS_OF_US) // DAY_US for moment in moments]
-    return max((one for one in older if one < model.served[-1]), default=None)
+    left = (one for one in older if one < model.served[-1] and one not in model.withdrawn)
+    return max(left, default=None)
 
 
 def take_step(system, model, generator):
@@ -127,6 +129,7 @@ def take_step(system, model, generator):
         before = find_before(system, model)
         try:
             system.publisher.roll_back()
+            model.withdrawn.add(model.served[-1])
             model.served.append(before)
             model.is_back = True
             model.newest = max(model.served)

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Final, Literal, Self
 import polars as pl
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
+    PlainValidator,
     field_validator,
     model_validator,
 )
@@ -26,7 +26,7 @@ from pydantic import (
 from forecart import columns as c
 from forecart.errors import ForecartError
 from forecart.events.synthetic.world import SyntheticConfig
-from forecart.object_store import Place, to_place
+from forecart.object_store import ObjectPath, Place, to_place
 
 DEFECT: Final = "defect"
 FILTERED: Final = "filtered"
@@ -107,7 +107,9 @@ class Source:
         return cls(lambda: chain.from_iterable(block() for block in each), catalogue, rules, each)
 
 
-def _read_place(value: Any) -> Any:
+def _read_place(value: Any) -> Place:
+    if not isinstance(value, (str, Path, ObjectPath)):
+        raise ValueError("a path or a URL is expected")
     try:
         return to_place(value) if isinstance(value, str) else value
     except ForecartError as error:  # pydantic says where in the configuration it stands
@@ -115,7 +117,9 @@ def _read_place(value: Any) -> Any:
 
 
 LogPlace = Annotated[
-    Place, BeforeValidator(_read_place), PlainSerializer(str, return_type=str, when_used="json")
+    Place,
+    PlainValidator(_read_place, json_schema_input_type=str),
+    PlainSerializer(str, return_type=str, when_used="json"),
 ]
 
 
