@@ -111,10 +111,7 @@ def time_lists(workflow: Workflow, level: Level) -> dict[str, float]:
         best = search_exact(score_BN, top_k=RerankRule().pool_size(100), is_eligible_N=is_eligible_N)
         marks.append(time.process_time())
         for rule in rules.values():
-            scorer.rerank = rule
-            reranker = scorer.reranker_at(cut_us)
-            assert reranker is not None
-            reranker.rerank(best, top_k=100)
+            scorer.reranker_by(rule, cut_us).rerank(best, top_k=100)
             marks.append(time.process_time())
         for name, seconds in zip(spent, np.diff(marks).tolist(), strict=True):
             spent[name] += seconds

@@ -47,6 +47,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     sync_folder(path.parent)
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes bytes as a file, whole or not at all."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(data)
+
+    write_atomically(path, write)
+
+
 def publish_built(built: Path, path: Path) -> None:
     """Makes a file that was built in the same folder durable and gives it its name."""
 

@@ -20,6 +20,7 @@ from forecart.engine.contract import Engine
 from forecart.engine.cost import show_cost
 from forecart.errors import ArtifactError, ConfigError
 from forecart.observe import Reporter
+from forecart.retrieval.candidate_files import PIECES
 from forecart.retrieval.candidates import (
     BLOCKS_PER_PART,
     LISTING,
@@ -137,7 +138,7 @@ class Day:
         is_done = artifacts.is_stage_complete(folder, key)
         self.base.reporter.stage(f"candidates of the day: {PLURAL[level]}", is_done=is_done)
         if not is_done:
-            artifacts.begin_stage(folder, key, resumable="*-[0-9]*")
+            artifacts.begin_stage(folder, key, resumable=PIECES)
             started_s = time.monotonic()
             listing = replace(self.listing(level), report=partial(self.base.reporter.progress, LISTING))
             reopen = ReopenedDay(

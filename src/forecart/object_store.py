@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 from forecart.errors import ConfigError, DataError, ForecartError, StoreError
@@ -21,6 +21,8 @@ from forecart.errors import ConfigError, DataError, ForecartError, StoreError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+Name = TypeVar("Name")
+Result = TypeVar("Result")
 _WILD: Final = "*?["
 _NUM_THREADS: Final = 4
 _BUFFER_BYTES: Final = 1 << 20
@@ -251,14 +253,17 @@ def expand(places: Iterable[Place]) -> list[Place]:
 
 def describe_objects(places: Iterable[Place | None]) -> list[tuple[str, int, str]]:
     """Returns URL, size and mark of the objects among these that exist, so that one that grew is seen."""
-    objects = [place for place in expand(one for one in places if isinstance(one, ObjectPath))]
-    return [place.describe() for place in objects if isinstance(place, ObjectPath) and place.is_file()]
+    found = []
+    for place in expand(one for one in places if isinstance(one, ObjectPath)):
+        if isinstance(place, ObjectPath) and place.is_file():
+            found.append(place.describe())
+    return found
 
 
-def for_each(act: Callable[[str], None], names: Iterable[str]) -> None:
-    """Does something to every name, a few at a time; the first error is raised."""
+def for_each(act: Callable[[Name], Result], names: Iterable[Name]) -> list[Result]:
+    """Does something to every name, a few at a time; returns what came of each, or raises the first error."""
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
-        list(threads.map(act, names))
+        return list(threads.map(act, names))
 
 
 def measure(place: Place) -> int:

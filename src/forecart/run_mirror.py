@@ -87,7 +87,7 @@ class RunMirror(LocalRun):
         is_same = local.is_file() and local.read_bytes() == manifest
         if not (is_same and all((stage / one).is_file() for one in files)):
             _keep_only(stage, files)
-            artifacts.write_atomically(local, lambda path: _write(path, manifest))
+            artifacts.write_bytes(local, manifest)
             self._waiting[name] = files
         return True
 
@@ -259,10 +259,6 @@ def _describe(path: Path, sha256: str | None = None) -> dict[str, Any]:
 def _stamp(path: Path) -> tuple[int, int]:
     found = path.stat()
     return found.st_size, found.st_mtime_ns
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
 
 
 def _keep_only(stage: Path, files: Facts) -> None:

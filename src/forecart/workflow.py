@@ -31,7 +31,7 @@ from forecart.events.adapters import ReopenedSource, open_adapter
 from forecart.events.ingest import ingest_events
 from forecart.model.two_tower import TwoTower
 from forecart.observe import Reporter, SilentReporter
-from forecart.retrieval.candidate_files import PARTS, USER_VECTORS
+from forecart.retrieval.candidate_files import PARTS, PIECES, USER_VECTORS
 from forecart.retrieval.candidates import LISTING, Listing, write_candidates
 from forecart.retrieval.scorer import ModelScorer
 from forecart.run_facts import describe_run
@@ -155,7 +155,7 @@ class Workflow(RunInputs):
         folder, key = self.folder / "candidates" / PLURAL[level], self.plan.candidates_key(level)
         with self._stage(f"candidates: {PLURAL[level]}", folder, key, has_pieces=True) as is_needed:
             if is_needed:
-                artifacts.begin_stage(folder, key, resumable="*-[0-9]*")
+                artifacts.begin_stage(folder, key, resumable=PIECES)
                 task = self.candidate_task(level)
                 fixed = self.config.listing_at(to_moment(task.as_of_us)).model_dump_json()
                 reopen = ReopenedRun(fixed, self.folder.absolute(), level, key)

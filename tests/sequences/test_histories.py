@@ -5,7 +5,14 @@ import polars as pl
 import pytest
 
 from forecart.errors import ArtifactError
-from forecart.sequences.histories import Histories, Vocabularies, _unit_price, build_histories
+from forecart.sequences.histories import (
+    Histories,
+    Places,
+    Vocabularies,
+    _unit_price,
+    place_events,
+    write_histories,
+)
 from forecart.sequences.vocabulary import Vocabulary
 
 SPACES = Vocabularies(*(Vocabulary.build(ids) for ids in (["u", "v"], ["a"], ["i"])))
@@ -76,6 +83,11 @@ def part(rows: list[tuple[str, int]]) -> pl.DataFrame:
     )
 
 
+def build_histories(frames, folder):
+    places = Places.of(SPACES, np.array([0, 0, 2, 1]))
+    write_histories((place_events(frame, places) for frame in frames), folder, places=places)
+
+
 @pytest.mark.parametrize(
     ("parts", "rule"),
     [
@@ -88,13 +100,13 @@ def part(rows: list[tuple[str, int]]) -> pl.DataFrame:
 def test_events_that_break_a_rule_are_refused(tmp_path, parts, rule):
     frames = [part(rows) for rows in parts]
     with pytest.raises(ArtifactError, match=rule):
-        build_histories(frames, tmp_path, vocabularies=SPACES, length=np.array([0, 0, 2, 1]))
+        build_histories(frames, tmp_path)
     assert not list(tmp_path.glob("*.building"))
 
 
 def test_users_lie_in_index_order_whatever_the_partitions(tmp_path):
     frames = [part([("v", 9)]), part([("u", 1), ("u", 2)])]
-    build_histories(frames, tmp_path, vocabularies=SPACES, length=np.array([0, 0, 2, 1]))
+    build_histories(frames, tmp_path)
     assert Histories.load(tmp_path).arrived_us.tolist() == [1, 2, 9]
 
 

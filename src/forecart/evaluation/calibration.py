@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from forecart import artifacts
 from forecart.errors import DataError
-from forecart.evaluation.protocol import RankedLists, Scorer, find_reranker, list_by
+from forecart.evaluation.protocol import Scorer, find_reranker
 from forecart.evaluation.tables import name_cut
 from forecart.evaluation.targets import TargetData
 from forecart.metrics.calibration import (
@@ -30,6 +30,8 @@ from forecart.metrics.calibration import (
     measure_reliability,
 )
 from forecart.metrics.ranking import NO_CANDIDATE, rank_top_k
+from forecart.retrieval.diversity import choose_lists
+from forecart.retrieval.top_k import TopK
 from forecart.sequences.split import PLURAL, SECTION, Level, label_windows
 from forecart.sequences.vocabulary import FIRST_INDEX
 
@@ -149,7 +151,7 @@ class CalibrationTask:
             score_BN = np.array(self.scorer.score_at(cut_us, batch), np.float32)
             score_BN[:, ~is_eligible_N] = -np.inf
             score_BN[:, :FIRST_INDEX] = -np.inf
-            listed = list_by(partial(_rank, score_BN), reranker, top_k=self.top_k)
+            listed = choose_lists(partial(_search, score_BN), reranker, top_k=self.top_k)
             row, rank = np.nonzero(listed.candidate != NO_CANDIDATE)
             user = batch[row].astype(np.int64)
             is_hit = np.isin(user * data.num_candidates + listed.candidate[row, rank], keys)
@@ -166,8 +168,8 @@ class CalibrationTask:
         return users.astype(np.int32)
 
 
-def _rank(score_BN: npt.NDArray[np.float32], num: int) -> RankedLists:
-    return RankedLists(*rank_top_k(score_BN, k=num))
+def _search(score_BN: npt.NDArray[np.float32], num: int) -> TopK:
+    return TopK(*rank_top_k(score_BN, k=num))
 
 
 def _describe(pairs: ListedPairs, cuts_us: Sequence[int]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ with intervals of the differences in recall. The lists are those of the pool `al
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +17,7 @@ from forecart.evaluation.targets import TargetData
 from forecart.metrics import catalog
 from forecart.metrics.ranking import NO_CANDIDATE
 from forecart.metrics.significance import bootstrap_by_user
-from forecart.retrieval.diversity import Reranker, RerankRule, build_reranker
+from forecart.retrieval.diversity import RerankRule, choose_lists
 from forecart.retrieval.exact import score_exact, search_exact
 from forecart.retrieval.scorer import ModelScorer
 from forecart.retrieval.top_k import TopK
@@ -94,7 +95,9 @@ def _list_all(
     lists = {name: _no_lists(len(labels), settings.top_k) for name in names}
     for cut_us in np.unique(labels.cut_us).tolist():
         rows = np.flatnonzero(labels.cut_us == cut_us)
-        rerankers = {name: _build(scorer, rule, cut_us) for name, rule in names.items()}
+        rerankers = {
+            name: None if rule is None else scorer.reranker_by(rule, cut_us) for name, rule in names.items()
+        }
         for first in range(0, len(rows), _BATCH_USERS):
             batch = rows[first : first + _BATCH_USERS]
             users = scorer.embed(cut_us, labels.user_index[batch])
@@ -103,7 +106,7 @@ def _list_all(
                 score_exact(users, candidates), top_k=depth, is_eligible_N=candidates.prior_N.isfinite()
             )
             for name, reranker in rerankers.items():
-                found = _choose(best, reranker, settings.top_k)
+                found = choose_lists(partial(_best_of, best), reranker, top_k=settings.top_k)
                 is_there = found.score > -np.inf
                 lists[name].candidate[batch] = np.where(is_there, found.candidate, NO_CANDIDATE)
                 lists[name].score[batch] = found.score
@@ -111,22 +114,8 @@ def _list_all(
     return Evaluation(settings, labels, {name: [name] for name in names}, {"all": everything}, {"all": lists})
 
 
-def _build(scorer: ModelScorer, rule: RerankRule | None, cut_us: int) -> Reranker | None:
-    if rule is None:
-        return None
-    candidates = scorer.candidates_at(cut_us)
-    return build_reranker(
-        rule,
-        scorer.population_at(cut_us),
-        vector_ND=candidates.vector_ND.cpu().numpy(),
-        temperature=candidates.temperature,
-    )
-
-
-def _choose(best: TopK, reranker: Reranker | None, top_k: int) -> TopK:
-    size = top_k if reranker is None else reranker.rule.pool_size(top_k)
-    cut = TopK(best.candidate[:, :size], best.score[:, :size])
-    return cut if reranker is None else reranker.rerank(cut, top_k=top_k)
+def _best_of(lists: TopK, num: int) -> TopK:
+    return TopK(lists.candidate[:, :num], lists.score[:, :num])
 
 
 def _no_lists(num_rows: int, top_k: int) -> RankedLists:

@@ -8,7 +8,7 @@ Pools: `all`, every candidate is ranked and the seen ones are kept; `novel`, rel
 before the cut, the list leaves the seen out; `repeat`, relevant = converted with before, a list of the seen.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from forecart.baselines.conversions import read_conversions
 from forecart.metrics.ranking import NO_CANDIDATE, index_recall_at_k, rank_top_k
-from forecart.retrieval.diversity import Reranker
+from forecart.retrieval.diversity import Reranker, choose_lists
 from forecart.retrieval.top_k import TopK
 from forecart.sequences.histories import Histories
 from forecart.sequences.split import Labels, Level
@@ -211,12 +211,13 @@ class _Batch:
         if pool == "novel":
             score_BN = np.where(seen_BN.toarray(), np.float32(-np.inf), score_BN)
 
-        def rank(num: int) -> RankedLists:
+        def search(num: int) -> TopK:
             if pool == "repeat":
                 return _rank_seen(score_BN, seen_BN, num)
-            return RankedLists(*rank_top_k(score_BN, k=num))
+            return TopK(*rank_top_k(score_BN, k=num))
 
-        return list_by(rank, reranker, top_k=self.cut.settings.top_k)
+        listed = choose_lists(search, reranker, top_k=self.cut.settings.top_k)
+        return RankedLists(listed.candidate, listed.score)
 
     def index_recall(self, score_BN: Float32Array) -> npt.NDArray[np.float64]:
         """Returns the index recall at each of INDEX_K, [B, len(INDEX_K)]."""
@@ -242,22 +243,7 @@ def find_reranker(scorer: Scorer, cut_us: int) -> Reranker | None:
     return scorer.reranker_at(cut_us) if isinstance(scorer, RerankingScorer) else None
 
 
-def list_by(rank: Callable[[int], RankedLists], reranker: Reranker | None, *, top_k: int) -> RankedLists:
-    """Returns lists of K: the best by score, or chosen anew out of as many as the rule asks for.
-
-    Args:
-        rank: returns so many of the best by score.
-        reranker: chooses; None for the best by score.
-        top_k: K.
-    """
-    if reranker is None:
-        return rank(top_k)
-    best = rank(reranker.rule.pool_size(top_k))
-    listed = reranker.rerank(TopK(best.candidate, best.score), top_k=top_k)
-    return RankedLists(listed.candidate, listed.score)
-
-
-def _rank_seen(score_BN: Float32Array, seen_BN: Any, top_k: int) -> RankedLists:
+def _rank_seen(score_BN: Float32Array, seen_BN: Any, top_k: int) -> TopK:
     """Ranks only the seen candidates: a few hundred columns in place of the catalogue."""
     size = np.diff(seen_BN.indptr)
     row = np.repeat(np.arange(len(size)), size)
@@ -267,9 +253,9 @@ def _rank_seen(score_BN: Float32Array, seen_BN: Any, top_k: int) -> RankedLists:
     score_BS[row, place], candidate_BS[row, place] = score_BN[row, seen_BN.indices], seen_BN.indices
     place_BK, best_BK = rank_top_k(score_BS, k=top_k)
     if score_BS.shape[1] == 0:
-        return RankedLists(place_BK, best_BK)
+        return TopK(place_BK, best_BK)
     listed_BK = np.take_along_axis(candidate_BS, np.maximum(place_BK, 0), axis=1)
-    return RankedLists(np.where(place_BK >= 0, listed_BK, np.int32(NO_CANDIDATE)), best_BK)
+    return TopK(np.where(place_BK >= 0, listed_BK, np.int32(NO_CANDIDATE)), best_BK)
 
 
 def _draw_index(cut_us: int, settings: EvaluationSettings) -> BoolArray:

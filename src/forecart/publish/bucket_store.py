@@ -64,9 +64,7 @@ class BucketStore:
         folder, mark = self._folder(release.release_id), self._folder(release.release_id) / artifacts.MANIFEST
         names, there = release.manifest.files, folder.sizes()
         data = folder / _hash(manifest)
-        missing = [
-            one for one, facts in names.items() if there.get(f"{_hash(manifest)}/{one}") != facts["bytes"]
-        ]
+        missing = [one for one, facts in names.items() if there.get(f"{data.name}/{one}") != facts["bytes"]]
         for_each(lambda one: (data / one).upload(release.folder / one), missing)
         if not mark.create(manifest) and mark.read_bytes() != manifest:
             raise ConflictError(
@@ -176,7 +174,7 @@ class BucketStore:
         shutil.rmtree(building.parent, ignore_errors=True)
         building.mkdir(parents=True)
         path = building / artifacts.MANIFEST
-        artifacts.write_atomically(path, lambda temporary: _write(temporary, manifest))
+        artifacts.write_bytes(path, manifest)
         data = folder / _hash(manifest)
 
         def download(one: str) -> None:
@@ -207,7 +205,3 @@ class BucketStore:
 
 def _hash(manifest: bytes) -> str:
     return hashlib.sha256(manifest).hexdigest()[:16]
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)

@@ -5,13 +5,11 @@ is there already (on S3 a PUT with `If-None-Match: *`). So what changes is never
 created, of two who try one succeeds, and a reader asks for the one after the last that it knows.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from forecart.object_store import ObjectPath
+from forecart.object_store import ObjectPath, for_each
 
 _DIGITS: Final = 12
-_NUM_THREADS: Final = 8
 
 
 class NumberedLog:
@@ -51,8 +49,7 @@ class NumberedLog:
     def _read_listed(self) -> list[bytes]:
         """Returns what is there at the beginning, several at a time: it may be much."""
         numbers = self._numbers()
-        with ThreadPoolExecutor(_NUM_THREADS) as threads:
-            found = list(threads.map(lambda number: self._at(number).read_bytes(), numbers))
+        found = for_each(lambda number: self._at(number).read_bytes(), numbers)
         self.last = max(numbers, default=0)
         return [data for data in found if data is not None]
 

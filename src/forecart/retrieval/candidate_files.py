@@ -4,6 +4,8 @@ from typing import Final
 
 PARTS: Final = "part-*.parquet"
 USER_VECTORS: Final = "vectors-*.npy"
+PIECES: Final = "*-[0-9]*"
+"""Both: what a listing that was stopped goes on from."""
 VECTORS: Final = "candidate_vectors.npy"
 PRIOR: Final = "candidate_prior.npy"
 FALLBACK: Final = "fallback.parquet"

@@ -33,6 +33,7 @@ from forecart.retrieval.candidate_files import (
     user_vectors_name,
 )
 from forecart.retrieval.carry import Carry
+from forecart.retrieval.diversity import Reranker, choose_lists
 from forecart.retrieval.exact import score_exact, search_exact
 from forecart.retrieval.fallback import find_people, list_popular, make_fallback_table
 from forecart.retrieval.scorer import ModelScorer
@@ -182,7 +183,7 @@ def _make_lists(
     listing: Listing, number: int, user_index: npt.NDArray[np.int32]
 ) -> tuple[pl.DataFrame, npt.NDArray[np.float16]]:
     """Returns the lists and vectors of the users of a part, those that are carried among them."""
-    task = listing.task
+    task, reranker = listing.task, listing.task.scorer.reranker_at(listing.task.as_of_us)
     carried = listing.carry.read_part(number, user_index) if listing.carry else None
     is_new = np.ones(len(user_index), np.bool_) if carried is None else ~carried.is_carried
     new = user_index[is_new]
@@ -190,7 +191,7 @@ def _make_lists(
     found = [] if carried is None else [carried.vectors]
     for at in range(0, len(new), task.block_users):
         users = task.scorer.embed(task.as_of_us, new[at : at + task.block_users])
-        frames.append(_list_block(task, users))
+        frames.append(_list_block(task, users, reranker))
         found.append(users.vector_BD.cpu().numpy().astype(np.float16))
         if listing.report is not None:
             done = int(new[min(at + task.block_users, len(new)) - 1]) + 1 - FIRST_INDEX
@@ -233,14 +234,14 @@ def _write_candidates_themselves(task: CandidateTask, folder: Path) -> None:
     artifacts.write_parquet(folder / FALLBACK, make_fallback_table(lists, task.candidates, task.id_column))
 
 
-def _list_block(task: CandidateTask, users: UserEmbeddings) -> pl.DataFrame:
+def _list_block(task: CandidateTask, users: UserEmbeddings, reranker: Reranker | None) -> pl.DataFrame:
     score_BN = score_exact(users, task.scorer.candidates_at(task.as_of_us))
     is_eligible_N = torch.from_numpy(task.is_eligible).to(score_BN.device)
-    reranker = task.scorer.reranker_at(task.as_of_us)
-    pool_size = task.top_k if reranker is None else reranker.rule.pool_size(task.top_k)
-    found = search_exact(score_BN, top_k=pool_size, is_eligible_N=is_eligible_N)
-    if reranker is not None:
-        found = reranker.rerank(found, top_k=task.top_k)
+    found = choose_lists(
+        lambda num: search_exact(score_BN, top_k=num, is_eligible_N=is_eligible_N),
+        reranker,
+        top_k=task.top_k,
+    )
     user_index, converted = users.user_index, users.has_converted_M.cpu().numpy()
     num = len(task.candidates)
     keys = users.own_row_M.cpu().numpy()[converted] * num + users.own_candidate_M.cpu().numpy()[converted]

@@ -6,6 +6,7 @@ user come to the same. Scores stay what they are: what changes is which candidat
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -129,6 +130,19 @@ class Reranker:
             near_BP = near_BPP[row_B, place_B]
             nearest_BP = np.maximum(nearest_BP, near_BP) if rank else near_BP
         return place_BK
+
+
+def choose_lists(search: Callable[[int], TopK], reranker: Reranker | None, *, top_k: int) -> TopK:
+    """Returns lists of K: the best by score, or chosen anew out of as many as the rule asks for.
+
+    Args:
+        search: returns so many of the best by score.
+        reranker: chooses; None for the best by score.
+        top_k: K.
+    """
+    if reranker is None:
+        return search(top_k)
+    return reranker.rerank(search(reranker.rule.pool_size(top_k)), top_k=top_k)
 
 
 def build_reranker(

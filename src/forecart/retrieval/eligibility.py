@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from forecart import columns
 from forecart.sequences.build import CATEGORY_SEPARATOR, Sequences
-from forecart.sequences.histories import split_users
 from forecart.sequences.pair_log import PairLog, run_starts
 from forecart.sequences.split import Level
 from forecart.sequences.vocabulary import FIRST_INDEX
@@ -73,8 +72,7 @@ def _allowed_advertisers(
     rules: EligibilityRules, sequences: Sequences, log: PairLog, as_of_us: int
 ) -> BoolArray:
     num_users = np.zeros(len(sequences.advertisers), np.int64)
-    for first, last in split_users(log.start) if rules.min_advertiser_users else ():
-        rows = slice(int(log.start[first]), int(log.start[last]))
+    for _, rows in log.blocks() if rules.min_advertiser_users else ():
         known = np.flatnonzero(log.arrived_us[rows] < as_of_us)
         user, candidate = log.user[rows][known], log.candidate[rows][known]
         num_users += np.bincount(candidate[run_starts(user, candidate)], minlength=len(num_users))

@@ -18,7 +18,7 @@ import polars as pl
 from forecart import columns
 from forecart.retrieval.candidate_files import EVERYONE
 from forecart.sequences.countries import NO_COUNTRY, decode_country
-from forecart.sequences.histories import Histories, split_users
+from forecart.sequences.histories import Histories
 from forecart.sequences.pair_log import PairLog, run_ends
 from forecart.sequences.vocabulary import FIRST_INDEX, Vocabulary
 
@@ -111,8 +111,7 @@ def make_fallback_table(
 
 def _find_pairs(log: PairLog, cut_us: int) -> _Pairs:
     found = [np.empty(0, np.int64)]
-    for first, end in split_users(log.start):
-        rows = slice(int(log.start[first]), int(log.start[end]))
+    for _, rows in log.blocks():
         visit = rows.start + np.flatnonzero(log.is_visit[rows] & (log.arrived_us[rows] < cut_us))
         found.append(visit[run_ends(log.user[visit], log.candidate[visit])])
     last = np.concatenate(found)

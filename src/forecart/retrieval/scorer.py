@@ -67,13 +67,13 @@ class ModelScorer:
 
     def reranker_at(self, cut_us: int) -> Reranker | None:
         """Returns what chooses the lists as of a cut; None where they are the best by score."""
-        if self.rerank is None:
-            return None
+        return None if self.rerank is None else self.reranker_by(self.rerank, cut_us)
+
+    def reranker_by(self, rule: RerankRule, cut_us: int) -> Reranker:
+        """Returns what chooses lists by a rule as of a cut."""
         population, candidates = self._state_at(cut_us)
         vector_ND = candidates.vector_ND.cpu().numpy()
-        return build_reranker(
-            self.rerank, population, vector_ND=vector_ND, temperature=candidates.temperature
-        )
+        return build_reranker(rule, population, vector_ND=vector_ND, temperature=candidates.temperature)
 
     def _state_at(self, cut_us: int) -> tuple[Population, CandidateEmbeddings]:
         """Statistics and vectors of the latest cut that was asked for; they are the same for all users."""

@@ -2,7 +2,7 @@
 
 A user is a slice `start : start + length`; the history at a cut-off is the prefix of that slice that arrived
 before it, so one table serves every cut and nothing that arrived later can be in a prefix. Users lie in index
-order, one after the other. `build_histories` fills the arrays partition by partition: it holds one partition
+order, one after the other. `write_histories` fills the arrays partition by partition: it holds one partition
 in memory, the output is mapped.
 """
 
@@ -195,24 +195,6 @@ class Placed:
     users: npt.NDArray[np.int32]
     rows: npt.NDArray[np.int64]
     columns: dict[str, npt.NDArray[Any]]
-
-
-def build_histories(
-    parts: Iterable[pl.DataFrame], folder: Path, *, vocabularies: Vocabularies, length: npt.NDArray[np.int64]
-) -> None:
-    """Writes the histories of the events in `parts` to `folder`.
-
-    Args:
-        parts: frames of event columns; a user's events are in one frame, consecutive, in arrival order.
-        folder: where the `.npy` files go.
-        vocabularies: the index spaces; they know every id in `parts`.
-        length: [U], the number of events of each user.
-
-    Raises:
-        ArtifactError: a user's events are not so, or not as many as `length` says.
-    """
-    places = Places.of(vocabularies, length)
-    write_histories((place_events(part, places) for part in parts), folder, places=places)
 
 
 def write_histories(parts: Iterable[Placed], folder: Path, *, places: Places) -> None:

@@ -6,13 +6,14 @@ passes over flat arrays. Rows without a known candidate at this level are left o
 are one visit; it is told of its row that arrived first, so that it is known as of a cut when that row is.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from forecart.sequences.histories import Histories
+from forecart.sequences.histories import Histories, split_users
 from forecart.sequences.split import Level
 from forecart.sequences.vocabulary import FIRST_INDEX
 
@@ -98,6 +99,11 @@ class PairLog:
             num_candidates=num_candidates,
             group=np.broadcast_to(np.int32(1), (num_candidates, 2)) if group is None else group,
         )
+
+    def blocks(self) -> Iterator[tuple[slice, slice]]:
+        """Yields runs of users, each with its rows: what is counted block by block takes memory for one."""
+        for first, last in split_users(self.start):
+            yield slice(first, last), slice(int(self.start[first]), int(self.start[last]))
 
     def with_seen_only(self) -> Self:
         """Returns this log for statistics of the candidates that occur in it."""

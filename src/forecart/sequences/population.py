@@ -11,7 +11,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from forecart.sequences.histories import split_users
 from forecart.sequences.pair_log import PairLog, run_ends, run_starts
 from forecart.sequences.split import DAY_US
 
@@ -79,10 +78,10 @@ def read_population(log: PairLog, cut_us: int) -> Population:
     totals = _Totals.empty(log.num_candidates if seen is None else len(seen) + 1)
     of_users = np.stack([np.zeros(num_users), np.zeros(num_users), np.full(num_users, NEVER_DAYS)])
     visit_bounds = np.searchsorted(log.user[log.user_visit], np.arange(num_users + 1, dtype=np.int32))
-    for first, last in split_users(log.start):
-        totals.add(_read_rows(log, slice(*log.start[[first, last]].tolist()), cut_us), cut_us)
-        visit = log.user_visit[visit_bounds[first] : visit_bounds[last]]
-        of_users[:, first:last] = _user_statistics(log, visit, (first, last), cut_us)
+    for users, rows in log.blocks():
+        totals.add(_read_rows(log, rows, cut_us), cut_us)
+        visit = log.user_visit[visit_bounds[users.start] : visit_bounds[users.stop]]
+        of_users[:, users] = _user_statistics(log, visit, users, cut_us)
     visits, visits_30d, last_days = of_users.astype(np.float32)
     return Population(
         totals.log_share(),
@@ -207,22 +206,22 @@ def _count_recent(
 
 
 def _user_statistics(
-    log: PairLog, visit: npt.NDArray[np.int64], users: tuple[int, int], cut_us: int
+    log: PairLog, visit: npt.NDArray[np.int64], users: slice, cut_us: int
 ) -> npt.NDArray[np.float64]:
-    """Returns [3, last - first], of the users [first, last): visits, decayed visits, days since the last.
+    """Returns [3, number of users]: visits, decayed visits, days since the last.
 
     Args:
         log: events by pair.
         visit: their rows of `log.user_visit`.
-        users: first and last.
+        users: a run of them.
         cut_us: visits that arrived at or after it are not read.
     """
-    first, last = users
+    first, num_users = users.start, users.stop - users.start
     visit = visit[log.arrived_us[visit] < cut_us]
     user, age_days = log.user[visit] - first, (cut_us - log.occurred_us[visit]) / DAY_US
-    visits = np.bincount(user, minlength=last - first)
-    visits_30d = np.bincount(user, np.exp(-age_days / 30), minlength=last - first)
-    last_days = np.full(last - first, NEVER_DAYS)
+    visits = np.bincount(user, minlength=num_users)
+    visits_30d = np.bincount(user, np.exp(-age_days / 30), minlength=num_users)
+    last_days = np.full(num_users, NEVER_DAYS)
     is_last = run_ends(user)
     last_days[user[is_last]] = np.minimum(age_days[is_last], NEVER_DAYS)
     return np.stack([visits, visits_30d, last_days])
