@@ -9,7 +9,6 @@ with 95 % intervals by user. Writes `results/scale-compression.json`; `--render`
 stored.
 """
 
-import argparse
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.figures import RESULTS
+from benchmarks.figures import stored_parser
 from benchmarks.retrieval_tables import POOLS, render_compression
 from forecart import artifacts
 from forecart.baselines.conversions import read_conversions
@@ -231,12 +230,8 @@ def measure(run: Path, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = stored_parser(__doc__)
     parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="a finished run of the demo")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are written")
-    parser.add_argument("--render", action="store_true", help="print the table of what is stored")
     asked = parser.parse_args()
     path = asked.results / FILE
     if not asked.render:

@@ -44,6 +44,16 @@ def build_parser(
     return parser
 
 
+def stored_parser(description: str | None) -> argparse.ArgumentParser:
+    """Options of a benchmark whose table is rendered from what is stored."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are written")
+    parser.add_argument("--render", action="store_true", help="print the tables of what is stored")
+    return parser
+
+
 def merge_into(chosen: Mapping[str, Any]) -> Callable[[str], dict[str, Any]]:
     """Returns a reader of JSON that lays what it read over the chosen settings."""
 

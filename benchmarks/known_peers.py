@@ -6,7 +6,7 @@ such as `--checkout PATH` where the model is in a checkout of one's own. A name 
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,6 +41,18 @@ KNOWN_PEERS: Final = {
     "implicit_als": KnownPeer("implicit_neighbours.py", ("--model", "als"), has_rounds=False),
     "implicit_bm25": KnownPeer("implicit_neighbours.py", ("--model", "bm25"), has_rounds=False),
 }
+
+
+def read_python_of(name: str) -> Callable[[str], str]:
+    """Returns a reader of `NAME=PYTHON` where there is one peer only."""
+
+    def read(text: str) -> str:
+        given, _, python = text.partition("=")
+        if given != name or not python:
+            raise argparse.ArgumentTypeError(f"a peer is named {name}=PYTHON, {text!r} arrived")
+        return python
+
+    return read
 
 
 @dataclass(frozen=True)

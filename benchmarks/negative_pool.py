@@ -27,6 +27,7 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.figures import RESULTS
+from benchmarks.process_memory import read_memory_kb
 from forecart import artifacts, columns
 from forecart.evaluation.provenance import read_provenance
 from forecart.model.settings import ModelSettings
@@ -97,12 +98,7 @@ def make_histories(num_items: int) -> Histories:
 
 def resident_gb() -> dict[str, float]:
     """Returns the peak and the present resident memory of this process, and its mapped files."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    kilobytes = {
-        name: int(rest.split()[0])
-        for name, _, rest in (line.partition(":") for line in lines)
-        if name in ("VmHWM", "VmRSS", "RssFile")
-    }
+    kilobytes = read_memory_kb("VmHWM", "VmRSS", "RssFile")
     return {
         name: kilobytes[key] * 1024 / 1e9
         for name, key in (("peak_gb", "VmHWM"), ("now_gb", "VmRSS"), ("of_files_gb", "RssFile"))

@@ -24,8 +24,9 @@ import numpy as np
 import torch
 
 from benchmarks.built_indexes import build_once
-from benchmarks.figures import RESULTS
+from benchmarks.figures import stored_parser
 from benchmarks.index_vectors import World, make_world
+from benchmarks.known_peers import read_python_of
 from benchmarks.retrieval_tables import render_frontier
 from forecart import artifacts
 from forecart.evaluation.provenance import read_provenance
@@ -138,25 +139,14 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return figures
 
 
-def read_peer(text: str) -> str:
-    name, _, python = text.partition("=")
-    if name != "scann" or not python:
-        raise argparse.ArgumentTypeError(f"a peer is named scann=PYTHON, {text!r} arrived")
-    return python
-
-
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = stored_parser(__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000, help="items")
     parser.add_argument("--rounds", type=int, default=3, help="of every search")
-    parser.add_argument("--peer", type=read_peer, help="scann=PYTHON")
+    parser.add_argument("--peer", type=read_python_of("scann"), help="scann=PYTHON")
     parser.add_argument("--systems", nargs="+", choices=[*SETTINGS, "scann"], help="all by default")
     parser.add_argument("--folder", type=Path, help="of indexes, to be kept; what is built is taken from it")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are written")
-    parser.add_argument("--render", action="store_true", help="print the table of what is stored")
     asked = parser.parse_args()
     asked.systems = asked.systems or [*SETTINGS, *(["scann"] if asked.peer else [])]
     path = asked.results / FILE

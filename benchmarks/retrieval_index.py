@@ -26,8 +26,9 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.built_indexes import build_once
-from benchmarks.figures import RESULTS
+from benchmarks.figures import stored_parser
 from benchmarks.index_vectors import WIDTH, World, make_uniform, make_world
+from benchmarks.known_peers import read_python_of
 from benchmarks.retrieval_exact import TOP_K, Race, in_turns, measure_exact, seconds
 from benchmarks.retrieval_tables import render
 from forecart import artifacts
@@ -293,17 +294,13 @@ def run(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = stored_parser(__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000, help="items")
     parser.add_argument("--rounds", type=int, default=3, help="of everything that is timed")
-    parser.add_argument("--peer", type=read_peer, help="implicit=PYTHON")
+    parser.add_argument("--peer", type=read_python_of("implicit"), help="implicit=PYTHON")
     parser.add_argument("--graph", action="store_true", help="build the graph too")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="all by default")
     parser.add_argument("--folder", type=Path, help="of indexes, to be kept; what is built is taken from it")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are written")
-    parser.add_argument("--render", action="store_true", help="print the tables of what is stored")
     asked = parser.parse_args()
     path = asked.results / FILE
     if not asked.render:
@@ -312,13 +309,6 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             artifacts.write_json(path, run(asked, asked.folder or Path(folder)))
     print(render(artifacts.read_json(path)))
-
-
-def read_peer(text: str) -> str:
-    name, _, python = text.partition("=")
-    if name != "implicit" or not python:
-        raise argparse.ArgumentTypeError(f"a peer is named implicit=PYTHON, {text!r} arrived")
-    return python
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from benchmarks.figures import RESULTS
+from benchmarks.figures import stored_parser
 from benchmarks.index_vectors import WIDTH, MadeVectors
 from benchmarks.retrieval_tables import render_large
 from forecart import artifacts
@@ -128,17 +128,13 @@ def store(path: Path, measured: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = stored_parser(__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000, help="items")
     parser.add_argument("--codes", default="int8", help="float16 or int8: what the lists hold")
     parser.add_argument("--lists", type=int, default=0, help="number of lists; 0 for the default")
     parser.add_argument("--exact", type=int, default=200, help="users that recall is measured on")
     parser.add_argument("--tuned", type=int, default=1_000, help="users that the index is tuned with")
     parser.add_argument("--folder", type=Path, help="where the index is made; it is removed afterwards")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are written")
-    parser.add_argument("--render", action="store_true", help="print the tables of what is stored")
     asked = parser.parse_args()
     path = asked.results / FILE
     if not asked.render:

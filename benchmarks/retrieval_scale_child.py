@@ -1,13 +1,12 @@
 """A stage of `benchmarks.retrieval_scale` in its own process: `build` or `search` FOLDER ROWS CODES TUNED
 LISTS.
 
-Prints what it took as JSON. Memory is read from the kernel ten times a second: all that is resident, mapped
-pages counted, and what is the process's own.
+Prints what it took as JSON. Memory is read from the kernel twenty times a second: all that is resident,
+mapped pages counted, and what is the process's own.
 """
 
 import argparse
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import faiss
 import numpy as np
 
 from benchmarks.index_vectors import MadeVectors
+from benchmarks.process_memory import MemoryWatch, read_memory_kb
 from forecart import artifacts
 from forecart.retrieval.index import inverted_file_build
 from forecart.retrieval.index.build import build_index, open_index
@@ -61,34 +61,13 @@ def time_stages(taken: Taken) -> None:
         setattr(module, name, time_part(stage, getattr(module, name)))
 
 
-class Memory:
-    """The most that is resident while it watches, in MB."""
-
-    def __init__(self) -> None:
-        self.peak = {"VmRSS": 0.0, "RssAnon": 0.0}
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _watch(self) -> None:
-        while True:
-            now = read_memory()
-            self.peak = {name: max(self.peak[name], now[name]) for name in self.peak}
-            time.sleep(0.1)
-
-
-def read_memory() -> dict[str, float]:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    named = dict(line.split(":", 1) for line in lines)
-    return {name: int(named[name].split()[0]) / 1e3 for name in ("VmRSS", "RssAnon")}
-
-
 def build(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     vectors = MadeVectors(asked.rows)
     candidate_N = np.arange(FIRST_INDEX, FIRST_INDEX + asked.rows, dtype=np.int32)
     users = vectors.make_users(asked.tuned, seed=2)
     taken: Taken = {}
     time_stages(taken)
-    memory = Memory()
-    with timed(taken, "build"):
+    with MemoryWatch() as memory, timed(taken, "build"):
         build_index(
             IndexSource(vectors, candidate_N, "benchmark", users),
             folder,
@@ -96,15 +75,15 @@ def build(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
         )
     return {
         "stages": taken,
-        "peak_mb": memory.peak["VmRSS"],
-        "peak_own_mb": memory.peak["RssAnon"],
+        "peak_mb": memory.peak_kb["VmRSS"] / 1e3,
+        "peak_own_mb": memory.peak_kb["RssAnon"] / 1e3,
         "disk_mb": sum(path.stat().st_size for path in folder.iterdir()) / 1e6,
     }
 
 
 def search(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     users = MadeVectors(asked.rows).make_users(NUM_SEARCHED)
-    before = read_memory()
+    before_kb = read_memory_kb("RssAnon")
     taken: Taken = {}
     with timed(taken, "open"):
         index = open_index(folder, embedding_space_id="benchmark")
@@ -117,7 +96,7 @@ def search(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     with timed(taken, "search"):
         index.search(users, TOP_K)
     taken["search"] = {name: value / len(users) for name, value in taken["search"].items()}
-    after = read_memory()
+    after_kb = read_memory_kb("RssAnon", "VmRSS")
     artifacts.write_npy(folder.with_name(f"{folder.name}.found.npy"), np.concatenate(found))
     facts = index.stats().facts
     return {
@@ -127,8 +106,8 @@ def search(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
         "p99_us": float(np.percentile(single, 99)) * 1e6,
         "p50_wall_us": float(np.percentile(single_wall, 50)) * 1e6,
         "p99_wall_us": float(np.percentile(single_wall, 99)) * 1e6,
-        "resident_mb": after["VmRSS"],
-        "own_mb": after["RssAnon"] - before["RssAnon"],
+        "resident_mb": after_kb["VmRSS"] / 1e3,
+        "own_mb": (after_kb["RssAnon"] - before_kb["RssAnon"]) / 1e3,
         "num_lists": facts["num_lists"],
         "num_probes": facts["levels"][0]["num_probes"],
     }

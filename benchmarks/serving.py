@@ -39,6 +39,7 @@ from typing import Any, Final
 
 from benchmarks import publishing
 from benchmarks.figures import RESULTS
+from benchmarks.process_memory import read_memory_kb
 from forecart import artifacts
 from forecart.evaluation.provenance import read_provenance
 from forecart.publish.embedded import EmbeddedStore
@@ -88,13 +89,8 @@ class World:
 
     def memory_mb(self) -> float:
         """Resident memory of the processes that serve."""
-        kib = [
-            int(line.split()[1])
-            for child in _children(self.process.pid)
-            for line in Path(f"/proc/{child}/status").read_text().splitlines()
-            if line.startswith("VmRSS")
-        ]
-        return sum(kib) / 1024
+        children = _children(self.process.pid)
+        return sum(read_memory_kb("VmRSS", pid=child)["VmRSS"] for child in children) / 1024
 
     def cpu_s(self) -> float:
         """Processor time of the processes that serve."""

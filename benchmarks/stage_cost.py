@@ -9,16 +9,16 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
 
+from benchmarks.process_memory import MemoryWatch
 from forecart import artifacts
 from forecart.config import RunConfig, validate_config
 from forecart.events.ingest import CATALOGUE_FILE
@@ -31,17 +31,15 @@ STAGES: Final = ("events", "sequences", "training", "candidates", "publish")
 """In their order; each is also the name of its folder."""
 TTL_S: Final = 8 * 86_400
 TIMEOUT_S: Final = 10.0
-_SAMPLE_S: Final = 0.05
-_STATUS: Final = Path("/proc/self/status")
 
 
 @dataclass
 class Cost:
     """What some work took, filled in when it is done."""
 
+    peaks: dict[str, int]
     wall_s: float = 0.0
     cpu_s: float = 0.0
-    peaks: dict[str, int] = field(default_factory=lambda: {"RssAnon": 0, "VmRSS": 0})
 
     def to_facts(self) -> dict[str, float]:
         """Returns plain numbers, gigabytes of 10^9 bytes."""
@@ -52,26 +50,13 @@ class Cost:
 @contextmanager
 def measured() -> Iterable[Cost]:
     """Measures what is done inside; memory is looked at twenty times a second."""
-    cost, is_done = Cost(), threading.Event()
-    watcher = threading.Thread(target=_watch, args=(cost.peaks, is_done), daemon=True)
-    watcher.start()
-    wall_s, cpu_s = time.perf_counter(), _cpu_s()
-    try:
-        yield cost
-    finally:
-        cost.wall_s, cost.cpu_s = time.perf_counter() - wall_s, _cpu_s() - cpu_s
-        is_done.set()
-        watcher.join()
-
-
-def _watch(peaks: dict[str, int], is_done: threading.Event) -> None:
-    while True:
-        for line in _STATUS.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name in peaks:
-                peaks[name] = max(peaks[name], int(value.split()[0]))
-        if is_done.wait(_SAMPLE_S):
-            return
+    with MemoryWatch() as memory:
+        cost = Cost(peaks=memory.peak_kb)
+        wall_s, cpu_s = time.perf_counter(), _cpu_s()
+        try:
+            yield cost
+        finally:
+            cost.wall_s, cost.cpu_s = time.perf_counter() - wall_s, _cpu_s() - cpu_s
 
 
 def _cpu_s() -> float:
