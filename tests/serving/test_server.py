@@ -1,5 +1,6 @@
 """One `forecart serve` to a port, and no worker without its parent: with real processes that are killed."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -10,7 +11,8 @@ import pytest
 from tests.serving.server_process import PATIENCE_S, find_free_port, serving, wait_until
 
 from forecart.errors import ConfigError
-from forecart.serving.server import Listen, _hold_port
+from forecart.serving.launch import Launch
+from forecart.serving.server import Listen, _hold_port, serve
 
 
 def is_alive(process_id):
@@ -69,3 +71,26 @@ def test_a_port_is_taken_before_anybody_listens():
 def test_an_address_of_nobody_s_is_told():
     with pytest.raises(ConfigError, match="nowhere to listen"), _hold_port(Listen(host="192.0.2.1")):
         pass
+
+
+def test_pinned_workers_have_a_core_each(tmp_path):
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    with serving(tmp_path, "--releases", tmp_path, "--workers", len(cores), "--pin") as server:
+        wait_until(lambda: server.log.read_text().count('"serving"') == len(cores))
+        assert server.client.get("/healthz").status_code == 200
+        threads = [task.name for one in server.workers() for task in Path(f"/proc/{one}/task").iterdir()]
+        of_each = [os.sched_getaffinity(int(thread)) for thread in threads]
+        assert len(of_each) > len(cores)
+        assert sorted(set().union(*of_each)) == cores and all(len(one) == 1 for one in of_each)
+        if len(cores) > 1:  # whoever replaces a worker has its core
+            killed = server.workers()[0]
+            os.kill(killed, signal.SIGKILL)
+            wait_until(lambda: server.log.read_text().count('"serving"') == len(cores) + 1)
+            now = [os.sched_getaffinity(one) for one in server.workers()]
+            assert sorted(core for one in now for core in one) == cores
+
+
+def test_more_pinned_workers_than_cores_are_told(tmp_path):
+    num = len(os.sched_getaffinity(0)) + 1
+    with pytest.raises(ConfigError, match=f"{num} workers for {num - 1} cores"):
+        serve(Launch(tmp_path), Listen(port=find_free_port(), workers=num, pinned=True))

@@ -22,7 +22,7 @@ With `gdpr` 1 and no purposes the verdict is unreadable; Canada's (`tcfcav1`) ar
 null is the same as a signal that is not there.
 """
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, Literal
 
 from forecart.serving.tcf import read_purposes
@@ -41,14 +41,15 @@ _US_PRIVACY_LENGTH: Final = 4
 
 def judge(signals: Mapping[str, Any] | None) -> Verdict:
     """Returns whether a request with these signals may be answered personally; see the module."""
-    given = {name: value for name, value in (signals or {}).items() if value is not None}
-    verdicts = {_judge_one(name, value, given) for name, value in given.items()}
-    if given.get("gdpr") == 1 and not _has_eu_purposes(given):
-        verdicts.add("unreadable")
+    if not signals:
+        return "unreadable"
+    verdicts = [_judge_one(name, value, signals) for name, value in signals.items() if value is not None]
+    if signals.get("gdpr") == 1 and not _has_eu_purposes(signals):
+        verdicts.append("unreadable")
     return _worst(verdicts)
 
 
-def _worst(verdicts: Set[_Judged]) -> Verdict:
+def _worst(verdicts: Collection[_Judged]) -> Verdict:
     if "denied" in verdicts:
         return "denied"
     return "allowed" if "allowed" in verdicts and "unreadable" not in verdicts else "unreadable"
@@ -128,7 +129,8 @@ def _judge_us_privacy(value: Any) -> _Judged:
 def _has_eu_purposes(given: Mapping[str, Any]) -> bool:
     sections = given.get("gpp_sections")
     in_sections = isinstance(sections, dict) and _EU_SECTION in sections
-    return "tcf_purposes" in given or "tc_string" in given or in_sections
+    purposes = given.get("tcf_purposes"), given.get("tc_string")
+    return purposes != (None, None) or in_sections
 
 
 _JUDGES: Final[dict[str, Callable[[Any], _Judged]]] = {

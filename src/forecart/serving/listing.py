@@ -6,7 +6,6 @@ numpy over the places that are kept, and what is not needed for this request is 
 
 from collections.abc import Callable
 from itertools import chain
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +19,6 @@ Mask = npt.NDArray[np.bool_] | None
 """By index of the release, what may be shown; None where everything may."""
 Indices = npt.NDArray[np.int32]
 Places = npt.NDArray[np.intp]
-DIGITS: Final = 6
-"""Of scores and values in answers, after the point."""
 
 
 def list_advertisers(reading: Reading, ask: AdvertiserAsk, mask: Mask) -> list[Listed]:
@@ -77,9 +74,8 @@ def _walk(
             places = _without(above, places, index)
         if num := min(len(places), num_missing):
             places = places[:num]
-            scores = rung.score.take(places).astype(np.float64).round(DIGITS)
-            again = rung.is_repeat.take(places)
-            lists.append(Listed(rung.source, name(index.take(places)), scores, places + 1, again))
+            ids, scores = name(index.take(places)), rung.score.take(places)
+            lists.append(Listed(rung.source, ids, scores, places + 1, rung.is_repeat.take(places)))
             num_missing -= num
             if num_missing == 0:
                 break

@@ -18,9 +18,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from forecart.errors import ConfigError, ForecartError
+from forecart.serving.cores import require_cores, stay_on_core
 from forecart.serving.launch import METRICS_FOLDER, Launch
 
 try:
@@ -48,11 +50,13 @@ class Listen:
         host: address to bind to.
         port: to bind to.
         workers: processes.
+        pinned: each of them stays on a core of its own (`serving/cores.py`).
     """
 
     host: str = "127.0.0.1"
     port: int = 8080
     workers: int = 1
+    pinned: bool = False
 
 
 def load(launch: Launch) -> Any:
@@ -72,10 +76,12 @@ def serve(launch: Launch, listen: Listen, *, load: Callable[[Launch], Any] = loa
         load: returns the application, an ASGI callable; a function of a module.
 
     Raises:
-        ConfigError: the port is taken, or there is no such address.
+        ConfigError: the port is taken, there is no such address, or not a core for each process.
     """
+    if listen.pinned:
+        require_cores(listen.workers)
     multiprocessing.set_start_method("spawn", force=True)
-    with _hold_port(listen), tempfile.TemporaryDirectory(prefix="forecart-metrics-") as folder:
+    with _hold_port(listen), tempfile.TemporaryDirectory(prefix="forecart-serve-") as folder:
         if listen.workers > 1:
             os.environ[METRICS_FOLDER] = folder
         server = Granian(
@@ -91,7 +97,8 @@ def serve(launch: Launch, listen: Listen, *, load: Callable[[Launch], Any] = loa
             backpressure=_MAX_CONNECTIONS,
             workers_kill_timeout=_STOP_S,
         )
-        tied = partial(_load_tied, partial(load, launch), os.getpid())
+        cores = Path(folder) if listen.pinned else None
+        tied = partial(_load_tied, partial(load, launch), os.getpid(), cores)
         server.serve(target_loader=tied, wrap_loader=False)
 
 
@@ -118,8 +125,10 @@ def _hold_port(listen: Listen) -> Iterator[None]:
         yield
 
 
-def _load_tied(load: Callable[[], Any], parent: int) -> Any:
+def _load_tied(load: Callable[[], Any], parent: int, cores: Path | None) -> Any:
     """Returns the application, in a process that ends when its parent is gone, killed too."""
+    if cores is not None:
+        stay_on_core(cores)
     threading.Thread(target=_end_with, args=(parent,), name="parent-watch", daemon=True).start()
     return load()
 

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable
 from itertools import count
+from typing import Final
 
 from forecart.ads.eligibility import Eligibility
 from forecart.ads.outcomes import Outcome
@@ -26,10 +27,12 @@ from forecart.serving.consent import judge
 from forecart.serving.current import Served
 from forecart.serving.guard import GuardedStore
 from forecart.serving.ladder import Ladder, Reading, Reason, list_rungs
-from forecart.serving.listing import DIGITS, list_advertisers, list_products
+from forecart.serving.listing import list_advertisers, list_products
 from forecart.serving.outcome_writer import OutcomeWriter
 
 Clock = Callable[[], int]
+_DIGITS: Final = 6
+"""Of values and scores of ads, after the point."""
 
 
 def read_clock() -> int:
@@ -184,10 +187,10 @@ def _describe_ads(chosen: Chosen, reading: Reading) -> list[AdCandidate]:
         AdCandidate(
             snapshot.ad_ids[one.place],
             advertiser_ids[snapshot.advertiser_A[one.place]],
-            round(one.value, DIGITS),
+            round(one.value, _DIGITS),
             one.source,
             one.rank,
-            round(one.score, DIGITS),
+            round(one.score, _DIGITS),
             next(item_ids) if index >= FIRST_INDEX else None,
         )
         for one, index in zip(chosen.ads, item_index, strict=True)
