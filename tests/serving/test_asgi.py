@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 
 import pytest
 
@@ -20,6 +21,7 @@ class Caller:
             lifespan=(lambda: None, lambda: None),
             observe=lambda path, status: self.observed.append((path, status)),
             complain=self.complaints.append,
+            draining=threading.Event(),
         )
 
     async def wait(self, incoming):

@@ -94,3 +94,14 @@ def test_more_pinned_workers_than_cores_are_told(tmp_path):
     num = len(os.sched_getaffinity(0)) + 1
     with pytest.raises(ConfigError, match=f"{num} workers for {num - 1} cores"):
         serve(Launch(tmp_path), Listen(port=find_free_port(), workers=num, pinned=True))
+
+
+def test_a_stop_is_told_before_connections_close(tmp_path):
+    with serving(tmp_path / "server", "--releases", tmp_path, settings="drain_s = 3\n") as server:
+        assert "connection" not in server.client.get("/healthz").headers
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.client.get("/readyz").json()["problem"] == "stopping")
+        told = server.client.get("/readyz")
+        assert told.status_code == 503 and told.headers["connection"] == "close"
+        assert server.client.get("/healthz").status_code == 200
+        assert server.process.wait(PATIENCE_S) == 0

@@ -7,6 +7,7 @@ answered without it.
 
 import asyncio
 import gc
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -57,6 +58,7 @@ class App:
         self._decode_batch = msgspec.json.Decoder(CandidateBatch).decode
         self._threads: ThreadPoolExecutor | None = None
         self._description = b""
+        self.draining = threading.Event()
 
     def routes(self) -> list[Route]:
         """Returns the endpoints."""
@@ -167,6 +169,9 @@ class App:
     async def ready(self, incoming: Incoming) -> Reply:
         """There is a release to answer from."""
         readiness = self._parts.readiness()
+        if self.draining.is_set():
+            readiness.problem = "stopping"
+            return Reply(encode(readiness), 503)
         return Reply(encode(readiness), 503 if readiness.release is None else 200)
 
     async def describe(self, incoming: Incoming) -> Reply:
@@ -195,6 +200,7 @@ def build_app(parts: Parts, *, more: Sequence[Route] = ()) -> HttpApp:
         lifespan=(app.start, app.stop),
         observe=parts.telemetry.replied,
         complain=lambda error: _complain(parts, error),
+        draining=app.draining,
     )
 
 

@@ -5,6 +5,7 @@ limit, and of the requests above `max_in_flight` each gets 503 with Retry-After 
 fraction of an answer. The application is plain ASGI; docs/adr/0012 says why there is no framework.
 """
 
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +20,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 JSON: Final = b"application/json"
 _DROPPED_BYTES: Final = 8 << 20
+_CLOSE: Final[Headers] = ((b"connection", b"close"),)
 _RETRY_AFTER: Final[Headers] = ((b"retry-after", b"1"),)
 
 
@@ -105,6 +107,7 @@ class HttpApp:
         lifespan: called when the process begins to serve, and when it has stopped.
         observe: called after every reply.
         complain: called with an error that nobody expected.
+        draining: set when the process is about to stop; from then on every reply closes its connection.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class HttpApp:
         lifespan: tuple[Callable[[], None], Callable[[], None]],
         observe: Observe,
         complain: Callable[[Exception], None],
+        draining: threading.Event,
     ) -> None:
         self._routes: dict[str, dict[str, Handler]] = {}
         for route in routes:
@@ -124,6 +128,7 @@ class HttpApp:
         self._observe = observe
         self._complain = complain
         self.num_in_flight = 0
+        self.draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or follows the life of the process."""
@@ -139,7 +144,7 @@ class HttpApp:
                 reply = await self._reply(scope, receive)
             finally:
                 self.num_in_flight -= 1
-        await _send(reply, send)
+        await _send(reply, send, _CLOSE if self.draining.is_set() else ())
         self._observe(path if path in self._routes else "other", reply.status)
 
     async def _reply(self, scope: Scope, receive: Receive) -> Reply:
@@ -201,11 +206,12 @@ class HttpApp:
                 return
 
 
-async def _send(reply: Reply, send: Send) -> None:
+async def _send(reply: Reply, send: Send, more: Headers) -> None:
     headers = [
         (b"content-type", reply.media_type),
         (b"content-length", str(len(reply.body)).encode()),
         *reply.headers,
+        *more,
     ]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})

@@ -20,6 +20,7 @@ Check = Callable[[int, bytes], str | None]
 """Given status and body of an answer, says what is wrong with it."""
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _LENGTH: Final = b"content-length:"
+_CLOSE: Final = b"connection: close"
 _DRAIN_S: Final = 15.0
 
 
@@ -175,7 +176,10 @@ class _Driver:
         self.report.latency_ms.setdefault(status, []).append((now - connection.due) * 1e3)
         if self.target.check is not None and (wrong := self.target.check(status, body)):
             self.report.errors[wrong] += 1
-        if now < self.again_until:
+        if connection.is_last:
+            self._busy.discard(connection)
+            connection.close()
+        elif now < self.again_until:
             connection.send(next(self.target.requests), now)
         else:
             self._busy.discard(connection)
@@ -206,6 +210,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, driver: _Driver) -> None:
         self.due = 0.0
+        self.is_last = False  # the server said that it closes the connection
         self._driver = driver
         self._transport: Any = None
         self._received = b""
@@ -229,6 +234,7 @@ class _Connection(asyncio.Protocol):
         if end < 0:
             return
         head = self._received[:end].lower()
+        self.is_last = _CLOSE in head
         at = head.find(_LENGTH)
         length = int(head[at + len(_LENGTH) :].split(b"\r\n", 1)[0]) if at >= 0 else 0
         start = end + len(_END_OF_HEAD)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from forecart.errors import ConfigError, ForecartError
+from forecart.serving.asgi import HttpApp
 from forecart.serving.cores import require_cores, stay_on_core
 from forecart.serving.launch import METRICS_FOLDER, Launch
 
@@ -59,7 +60,7 @@ class Listen:
     pinned: bool = False
 
 
-def load(launch: Launch) -> Any:
+def load(launch: Launch) -> HttpApp:
     """Returns the application, in the process that serves it."""
     from forecart.serving.app import build_app  # not in the process that only starts others
     from forecart.serving.parts import build_parts
@@ -67,13 +68,16 @@ def load(launch: Launch) -> Any:
     return build_app(build_parts(launch))
 
 
-def serve(launch: Launch, listen: Listen, *, load: Callable[[Launch], Any] = load) -> None:
-    """Serves until SIGTERM or SIGINT; then takes no more requests, finishes those it has, and returns.
+def serve(launch: Launch, listen: Listen, *, load: Callable[[Launch], HttpApp] = load) -> None:
+    """Serves until SIGTERM or SIGINT, finishes what it has begun, and returns.
+
+    At SIGTERM it goes on for `drain_s`, each answer closing its connection: a client that keeps connections
+    would otherwise send on one that is being closed, and lose the request.
 
     Args:
         launch: what to serve.
         listen: where.
-        load: returns the application, an ASGI callable; a function of a module.
+        load: returns the application; a function of a module.
 
     Raises:
         ConfigError: the port is taken, there is no such address, or not a core for each process.
@@ -97,8 +101,10 @@ def serve(launch: Launch, listen: Listen, *, load: Callable[[Launch], Any] = loa
             backpressure=_MAX_CONNECTIONS,
             workers_kill_timeout=_STOP_S,
         )
+        mark = Path(folder) / "draining"
+        server.on_startup(lambda: _drain_first(mark, launch.settings.drain_s))
         cores = Path(folder) if listen.pinned else None
-        tied = partial(_load_tied, partial(load, launch), os.getpid(), cores)
+        tied = partial(_load_tied, partial(load, launch), os.getpid(), mark, cores)
         server.serve(target_loader=tied, wrap_loader=False)
 
 
@@ -125,12 +131,33 @@ def _hold_port(listen: Listen) -> Iterator[None]:
         yield
 
 
-def _load_tied(load: Callable[[], Any], parent: int, cores: Path | None) -> Any:
-    """Returns the application, in a process that ends when its parent is gone, killed too."""
+def _drain_first(mark: Path, drain_s: float) -> None:
+    """Makes SIGTERM say that the end is near first, and mean it `drain_s` later."""
+    stop: Any = signal.getsignal(signal.SIGTERM)
+
+    def drain(number: int, frame: Any) -> None:
+        mark.touch()
+        timer = threading.Timer(drain_s, stop, (number, frame))
+        timer.daemon = True
+        timer.start()
+
+    signal.signal(signal.SIGTERM, drain)
+
+
+def _load_tied(load: Callable[[], HttpApp], parent: int, mark: Path, cores: Path | None) -> HttpApp:
+    """Returns the application, in a process that drains and ends with its parent, a killed one too."""
     if cores is not None:
         stay_on_core(cores)
     threading.Thread(target=_end_with, args=(parent,), name="parent-watch", daemon=True).start()
-    return load()
+    app = load()
+    threading.Thread(target=_drain_at, args=(mark, app.draining), name="drain-watch", daemon=True).start()
+    return app
+
+
+def _drain_at(mark: Path, draining: threading.Event) -> None:
+    while not mark.exists():
+        time.sleep(_LOOK_S)
+    draining.set()
 
 
 def _end_with(parent: int) -> None:
