@@ -22,9 +22,8 @@ from forecart.engine.contract import Engine
 from forecart.errors import ArtifactError, ConfigError, ForecartError, NotFoundError
 from forecart.evaluation.people import read_titles, recent_events
 from forecart.events.ingest import CATALOGUE_FILE
-from forecart.object_store import ObjectPath, to_place
 from forecart.observe import Reporter
-from forecart.run_mirror import RunMirror, find_work_folder, local_run
+from forecart.run_mirror import local_run, place_run
 from forecart.sequences.split import PLURAL, Level
 
 if TYPE_CHECKING:
@@ -208,12 +207,7 @@ def opened_workflow(
     require_training()
     from forecart.workflow import Workflow
 
-    goal, mirror = to_place(folder) if folder is not None else Path("runs") / read.name, None
-    if isinstance(goal, ObjectPath):
-        here = work_folder or find_work_folder(goal)
-        mirror = RunMirror(goal, here)
-    else:
-        here = goal
+    here, mirror = place_run(folder if folder is not None else Path("runs") / read.name, work_folder)
     workflow = Workflow(read, here, reporter=reporter, engine=engine, mirror=mirror)
     with alone(workflow.folder):
         yield workflow

@@ -5,7 +5,6 @@ of the day before, and candidate tables as the run's own. The models are the run
 without a moment trains. A day that is complete is not done again, and one that was killed is gone on with.
 """
 
-import shutil
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from forecart.days import DAY_FILE, DAYS, alone, list_days
 from forecart.engine.contract import Engine
 from forecart.engine.cost import show_cost
 from forecart.errors import ArtifactError, ConfigError
+from forecart.object_store import Place
 from forecart.observe import Reporter
 from forecart.retrieval.candidate_files import PIECES
 from forecart.retrieval.candidates import (
@@ -29,6 +29,7 @@ from forecart.retrieval.candidates import (
     write_candidates,
 )
 from forecart.retrieval.carry import Carry, find_news
+from forecart.run_mirror import place_run
 from forecart.sequences.build import build_sequences, sequences_key
 from forecart.sequences.split import DAY_US, PLURAL, Level
 from forecart.workflow import Workflow
@@ -42,43 +43,55 @@ class DayRun:
     """A finished day.
 
     Attributes:
+        run_folder: of the run, on this machine.
         folder: of the day.
         as_of: up to when events were read.
         facts: by level: users, users of whom the list was made anew, of whom it was carried, seconds.
     """
 
+    run_folder: Path
     folder: Path
     as_of: datetime
     facts: dict[str, dict[str, Any]]
 
 
 def run_day(
-    config: RunConfig, folder: Path, as_of: datetime, *, reporter: Reporter, engine: Engine | None = None
+    config: RunConfig,
+    run: Place,
+    as_of: datetime,
+    *,
+    reporter: Reporter,
+    engine: Engine | None = None,
+    work_folder: Path | None = None,
 ) -> DayRun:
     """Runs a day on the models of a finished run.
 
     Args:
         config: of the run.
-        folder: of the run.
+        run: its folder, or where it is kept in an object store; the day is then kept there too.
         as_of: events that arrived before this moment are read; later than the day before.
         reporter: told of the stages.
         engine: whose workers do them; this process does when not given.
+        work_folder: where a run that is kept in an object store is worked on; below the cache when not given.
 
     Raises:
         ConfigError: a later day is there, or the moment is before what the models learned from.
         ArtifactError: the run has no trained models, or its log changed since they were trained.
-        ConflictError: another process works on the run.
+        ConflictError: another process of this machine works on the run.
+        StoreError: the object store does not answer.
     """
-    if not (folder / artifacts.CONFIG).is_file():
+    folder, mirror = place_run(run, work_folder)
+    if mirror is None and not (folder / artifacts.CONFIG).is_file():
         raise ArtifactError(f"a day continues a finished run, {folder} is none: run it without --as-of first")
     with alone(folder):
-        base = Workflow(config, folder, reporter=reporter, engine=engine)
+        base = Workflow(config, folder, reporter=reporter, engine=engine, mirror=mirror)
+        base.mirror.pull()
         _check_moment(config, folder, as_of)
         base.events()
         day = Day(base, as_of)
         done = day.run()
         for old in list_days(folder)[:-KEEP_DAYS]:
-            shutil.rmtree(old)
+            base.mirror.remove_day(old)
         return done
 
 
@@ -107,8 +120,10 @@ class Day:
         """Builds the sequences and lists every level."""
         self._sequences()
         facts = {PLURAL[level]: self._candidates(level) for level in self.workflow.config.levels}
-        artifacts.write_json(self.folder / DAY_FILE, {"as_of": self.as_of.isoformat(), **facts})
-        return DayRun(self.folder, self.as_of, facts)
+        day_file = self.folder / DAY_FILE
+        artifacts.write_json(day_file, {"as_of": self.as_of.isoformat(), **facts})
+        self.base.mirror.push_file(day_file.relative_to(self.base.folder).as_posix())
+        return DayRun(self.base.folder, self.folder, self.as_of, facts)
 
     def _sequences(self) -> None:
         events, folder = self.base.folder / "events", self.folder / "sequences"
@@ -124,6 +139,7 @@ class Day:
             build_sequences(
                 events, folder, read_until_us=until_us, previous=previous, engine=self.base.engine
             )
+        self.base.mirror.push(folder, key)
 
     def _candidates(self, level: Level) -> dict[str, Any]:
         folder, before = self.folder / "candidates" / PLURAL[level], self._table_before(level)
@@ -148,6 +164,7 @@ class Day:
             self.base.reporter.say(show_cost(facts["cost"]))
             spent = {"seconds": time.monotonic() - started_s, "model_key": model_key}
             artifacts.complete_stage(folder, key, {**facts, **spent})
+        self.base.mirror.push(folder, key)
         facts = artifacts.read_json(folder / artifacts.MANIFEST)
         encoded = facts["num_users"] - facts["num_carried"]
         return {

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from forecart import artifacts
-from forecart.days import alone
+from forecart.days import DAY_FILE, alone
 from forecart.errors import ArtifactError
 from forecart.object_store import ObjectPath, Place, for_each, to_place
 
@@ -49,6 +49,13 @@ class LocalRun:
 
     def push_file(self, name: str) -> None:
         """Puts nothing anywhere; see `RunMirror.push_file`."""
+
+    def pull(self) -> None:
+        """Brings nothing; see `RunMirror.pull`."""
+
+    def remove_day(self, day: Path) -> None:
+        """Removes a day."""
+        shutil.rmtree(day)
 
 
 class RunMirror(LocalRun):
@@ -164,7 +171,7 @@ class RunMirror(LocalRun):
         (self.remote / name).upload(self.folder / name)
 
     def pull(self) -> None:
-        """Brings every complete stage, and the files that are of none.
+        """Brings every complete stage, those of days too, and the files that are of none.
 
         Raises:
             ArtifactError: there is no run, or an object is not what was pushed.
@@ -172,7 +179,7 @@ class RunMirror(LocalRun):
         sizes = self.remote.sizes()
         if artifacts.CONFIG not in sizes:
             raise ArtifactError(f"{self.remote} must be a run, it has no {artifacts.CONFIG}")
-        for name in (one for one in _TOP if one in sizes):
+        for name in (one for one in sizes if one in _TOP or PurePosixPath(one).name == DAY_FILE):
             artifacts.write_atomically(self.folder / name, (self.remote / name).download)
         for path in (PurePosixPath(one) for one in sizes):
             if path.name == MIRROR and str(path.parent / artifacts.MANIFEST) in sizes:
@@ -180,6 +187,13 @@ class RunMirror(LocalRun):
                 assert listed is not None
                 self.take_over(self.folder / path.parent, listed["key"])
         self.bring(*self._waiting)
+
+    def remove_day(self, day: Path) -> None:
+        """Removes a day here and there, where it is no day any more from the first object on."""
+        there = self.remote / self._name(day)
+        (there / DAY_FILE).remove()
+        for_each(lambda one: (there / one).remove(), there.sizes())
+        super().remove_day(day)
 
     # --- one stage ------------------------------------------------------------------------------------
 
@@ -274,6 +288,15 @@ def find_work_folder(remote: ObjectPath) -> Path:
     return cache / "forecart" / "runs" / f"{remote.name}-{artifacts.hash_value(remote.url.rstrip('/'))}"
 
 
+def place_run(run: str | Place, work_folder: Path | None = None) -> tuple[Path, RunMirror | None]:
+    """Returns the folder in which a run is worked on, and what keeps it where it is kept elsewhere."""
+    place = to_place(run)
+    if isinstance(place, Path):
+        return place, None
+    folder = work_folder or find_work_folder(place)
+    return folder, RunMirror(place, folder)
+
+
 def local_run(run: str | Place, work_folder: Path | None = None) -> Path:
     """Returns the folder of a run; one that is kept in a store is brought here, as far as it is complete.
 
@@ -281,10 +304,8 @@ def local_run(run: str | Place, work_folder: Path | None = None) -> Path:
         ArtifactError: there is no run in the store, or it is damaged.
         ConflictError: another process works on the run on this machine.
     """
-    place = to_place(run)
-    if isinstance(place, Path):
-        return place
-    folder = work_folder or find_work_folder(place)
-    with alone(folder):
-        RunMirror(place, folder).pull()
+    folder, mirror = place_run(run, work_folder)
+    if mirror is not None:
+        with alone(folder):
+            mirror.pull()
     return folder

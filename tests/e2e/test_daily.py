@@ -13,7 +13,7 @@ from tests.cli.commands import forecart, write_log
 
 from forecart.config import load_config, validate_config
 from forecart.daily import KEEP_DAYS, Day, run_day
-from forecart.days import alone, list_days
+from forecart.days import DAY_FILE, alone, list_days
 from forecart.errors import ArtifactError, ConfigError
 from forecart.observe import SilentReporter
 from forecart.publish.embedded import EmbeddedStore
@@ -22,6 +22,7 @@ from forecart.publish.publisher import Publisher
 from forecart.publish.releases import Releases
 from forecart.publish.run_parts import read_run
 from forecart.retrieval.candidates import Listing, write_candidates
+from forecart.run_mirror import RunMirror
 from forecart.sequences.vocabulary import Vocabulary
 from forecart.workflow import Workflow
 
@@ -249,3 +250,28 @@ def test_lists_of_another_rule_are_not_carried(config, folder):
         day = Day(Workflow(changed, folder), moment)
         assert day._table_before("advertiser") is not None
         assert (day._table_before("item") is not None) == is_carried
+
+
+def test_days_of_a_run_in_an_object_store_are_those_of_a_folder(config, folder, place, tmp_path, monkeypatch):
+    monkeypatch.setattr("forecart.daily.KEEP_DAYS", 2)
+    shutil.copytree(folder, tmp_path / "first", ignore=shutil.ignore_patterns("days"))
+    Workflow(config, tmp_path / "first", mirror=RunMirror(place, tmp_path / "first")).run()
+    for number in range(3):  # each on a machine that has nothing
+        machine = tmp_path / str(number)
+        moment = START + timedelta(days=number)
+        day = run_day(config, place, moment, reporter=SilentReporter(), work_folder=machine)
+        assert day.run_folder == machine
+        local = list_days(folder)[number]
+        assert day.folder.name == local.name and lists_of(day.folder).equals(lists_of(local))
+        assert (
+            day.facts["advertisers"]["num_encoded"]
+            == json.loads((local / DAY_FILE).read_text())["advertisers"]["num_encoded"]
+        )
+    kept = {name.split("/")[1] for name in place.sizes() if name.startswith("days/")}
+    assert kept == {path.name for path in list_days(folder)[1:]}
+    shown = json.loads(forecart("status", place, "--releases", tmp_path / "none", "--json").stdout)["run"]
+    assert (
+        shown["complete"] == ["events", "sequences", "advertisers", "products"]
+        and shown["is_worked_on"] is None
+    )
+    assert shown["day"]["as_of"] == moment.isoformat()

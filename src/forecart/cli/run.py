@@ -35,7 +35,7 @@ from forecart.config import load_config
 from forecart.engine.choice import opened_engine
 from forecart.engine.contract import Engine
 from forecart.errors import ConfigError
-from forecart.object_store import ObjectPath, to_place
+from forecart.object_store import to_place
 
 _MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 
@@ -95,7 +95,8 @@ def run(  # noqa: PLR0913  (the options of the command)
     engines = partial(opened_engine, engine, num_workers=workers, address=ray_address)
     if as_of is not None:
         moment, flags = as_of.replace(tzinfo=UTC), (as_json, quiet)
-        _run_day(config, output, moment, served=(publish, store), engines=engines, flags=flags)
+        places = output, work_dir
+        _run_day(config, places, moment, served=(publish, store), engines=engines, flags=flags)
         return
     if publish is not None:
         raise ConfigError(
@@ -108,28 +109,26 @@ def run(  # noqa: PLR0913  (the options of the command)
 
 def _run_day(
     config: str,
-    output: str | None,
+    places: tuple[str | None, Path | None],
     as_of: datetime,
     *,
     served: tuple[Path | None, str | None],
     engines: Callable[[], AbstractContextManager[Engine]],
     flags: tuple[bool, bool],
 ) -> None:
-    (publish, store), (as_json, quiet) = served, flags
+    (output, work_dir), (publish, store), (as_json, quiet) = places, served, flags
     require_training()
     from forecart.daily import run_day
 
     read = load_config(config)
-    folder = to_place(output) if output else Path("runs") / read.name
-    if isinstance(folder, ObjectPath):
-        raise ConfigError(f"a day is run in a folder of this machine, {folder} is none")
+    run = to_place(output) if output else Path("runs") / read.name
     if publish is not None:
         require_ttl_beyond(read.candidates.max_carry_days)
     with told(quiet=quiet) as reporter, engines() as engine:
-        day = run_day(read, folder, as_of, reporter=reporter, engine=engine)
+        day = run_day(read, run, as_of, reporter=reporter, engine=engine, work_folder=work_dir)
         found: dict[str, Any] = {"folder": day.folder, "as_of": as_of.isoformat(), **day.facts}
         if publish is not None:
-            pointer = publish_run(folder, publish, store, day=day.folder, reporter=reporter)
+            pointer = publish_run(day.run_folder, publish, store, day=day.folder, reporter=reporter)
             found["release"] = asdict(pointer)
     if as_json:
         print_json(found)

@@ -1,5 +1,6 @@
 """`forecart status`: how far a run is, its last day, and what is served; for people and for monitors."""
 
+import json
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,8 +12,9 @@ import typer
 from forecart import artifacts
 from forecart.cli.release import DEFAULT_ROOT, RootOption, StoreOption, opened_store
 from forecart.cli.terminal import JsonOption, examples, print_json, to_printable
-from forecart.days import DAY_FILE, is_worked_on, list_days
+from forecart.days import DAY_FILE, DAYS, is_worked_on, list_days
 from forecart.errors import ArtifactError
+from forecart.object_store import ObjectPath, Place, to_place
 from forecart.publish.pointer import Pointer
 from forecart.publish.release import read_manifest
 from forecart.publish.releases import Releases
@@ -20,6 +22,7 @@ from forecart.publish.releases import Releases
 LATE: Final = 1
 """The exit code where nothing is served, or a history that is too old."""
 _HOUR_S: Final = 3600
+_WORK: Final = {True: "a process works on it", False: "nothing works on it", None: "kept in an object store"}
 _STAGES: Final = {
     "events": "events",
     "sequences": "sequences",
@@ -40,7 +43,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def status(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder or URL of a run.")],
     releases: RootOption = DEFAULT_ROOT,
     store: StoreOption = None,
     max_age_hours: Annotated[
@@ -54,18 +57,25 @@ def status(
     """
     with opened_store(releases, store) as opened:
         pointer = opened.pointer()
-    found = {"run": describe_run(run), "served": describe_served(releases, pointer, now_s=time.time())}
+    found = {
+        "run": describe_run(to_place(run)),
+        "served": describe_served(releases, pointer, now_s=time.time()),
+    }
     print_json(found) if as_json else typer.echo("\n".join(tell(found)))
     if max_age_hours is not None and is_late(found["served"], max_age_s=max_age_hours * _HOUR_S):
         raise typer.Exit(LATE)
 
 
-def describe_run(run: Path) -> dict[str, Any]:
+def describe_run(run: Place) -> dict[str, Any]:
     """Returns which stages are complete, whether a process works on the run, and its last day.
+
+    Whether one works on a run in an object store is not known there: None.
 
     Raises:
         ArtifactError: the folder holds no run.
     """
+    if isinstance(run, ObjectPath):
+        return _describe_kept(run)
     if not (run / artifacts.CONFIG).is_file():
         raise ArtifactError(
             f"{run} must be the folder of a run, it has no {artifacts.CONFIG}: name another one"
@@ -76,6 +86,20 @@ def describe_run(run: Path) -> dict[str, Any]:
         "is_worked_on": is_worked_on(run),
         "complete": [name for name, path in _STAGES.items() if (run / path / artifacts.MANIFEST).is_file()],
         "day": artifacts.read_json(days[-1] / DAY_FILE) if days else None,
+    }
+
+
+def _describe_kept(run: ObjectPath) -> dict[str, Any]:
+    sizes = run.sizes()
+    if artifacts.CONFIG not in sizes:
+        raise ArtifactError(f"{run} must be a run, it has no {artifacts.CONFIG}: name another one")
+    days = sorted(name for name in sizes if name.startswith(f"{DAYS}/") and name.endswith(f"/{DAY_FILE}"))
+    day = (run / days[-1]).read_bytes() if days else None
+    return {
+        "folder": run,
+        "is_worked_on": None,
+        "complete": [name for name, path in _STAGES.items() if f"{path}/{artifacts.MANIFEST}" in sizes],
+        "day": None if day is None else json.loads(day),
     }
 
 
@@ -96,7 +120,7 @@ def is_late(served: dict[str, Any] | None, *, max_age_s: float) -> bool:
 def tell(found: dict[str, Any]) -> list[str]:
     """Returns the lines that people read."""
     run, served = found["run"], found["served"]
-    work = "a process works on it" if run["is_worked_on"] else "nothing works on it"
+    work = _WORK[run["is_worked_on"]]
     lines = [f"run     {run['folder']}: {work}; complete: {', '.join(run['complete']) or 'nothing'}"]
     if run["day"] is None:
         lines.append("day     none yet: forecart run CONFIG --as-of MOMENT")
