@@ -1,4 +1,4 @@
-"""What listing gives back between parts."""
+"""What long work gives back between its pieces."""
 
 import re
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forecart.retrieval.candidates import return_memory
+from forecart.engine.memory import return_memory
 
 
 def own_mb() -> int:
