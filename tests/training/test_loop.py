@@ -8,7 +8,6 @@ from forecart.errors import ConfigError
 from forecart.model.settings import ModelSettings
 from forecart.model.tensors import to_tensors
 from forecart.sequences.population import read_population
-from forecart.training import loop
 from forecart.training.checkpoint import load_newest_checkpoint
 from forecart.training.loop import Trainer, derive_seed, pick_device, pick_tower_dtype
 from forecart.training.objective import Objective
@@ -71,16 +70,6 @@ def test_the_default_system_finds_it_with_its_own_history(world, tmp_path):
     trainer = trainer_of(world, tmp_path, num_epochs=4, learning_rate=1e-2)
     trainer.run()
     assert recall_at_1(world, trainer.model) > 0.95
-
-
-def test_what_steps_leave_behind_is_given_back_now_and_then(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "_STEPS_A_RETURN", 3)
-    steps, returned = [], []
-    monkeypatch.setattr(loop, "return_memory", lambda: returned.append(steps[-1]))
-    told = {"on_step": lambda progress: steps.append(progress.step)}
-    trainer = trainer_of(world, tmp_path, cuts=CUTS[:3], num_epochs=2, told=told)
-    trainer.run()
-    assert len(steps) >= 6 and returned == [step for step in steps if step % 3 == 0]
 
 
 class Measured:

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from forecart.engine.memory import return_memory
 from forecart.errors import ConfigError
 from forecart.model.tensors import TowerBatch, to_tensors
 from forecart.model.two_tower import TwoTower
@@ -31,8 +30,6 @@ from forecart.training.state import EpochTotals, TrainingState
 Validate = Callable[[TwoTower], dict[str, float]]
 _SCALER_BATCHES = 4
 _EARLY_STOP_METRIC = "recall_at_10"
-# A step leaves up to 20 MB with the allocator; to take that back costs more than half a step.
-_STEPS_A_RETURN = 32
 
 
 @dataclass(frozen=True)
@@ -122,8 +119,6 @@ class Trainer:
             is_due = state.step % self.settings.checkpoint_every_steps == 0
             if is_due and state.step % self._steps_per_epoch:
                 save_checkpoint(self.folder, state.to_checkpoint())
-            if state.step % _STEPS_A_RETURN == 0:
-                return_memory()
             asked = time.perf_counter()
         self._finish_epoch(state, epoch)
         save_checkpoint(self.folder, state.to_checkpoint())

@@ -1,4 +1,4 @@
-"""What long work gives back between its pieces."""
+"""What listing gives back between parts."""
 
 import re
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forecart.engine.memory import return_memory
+from forecart.retrieval.candidates import return_memory
 
 
 def own_mb() -> int:
