@@ -160,20 +160,30 @@ def read_rates(rows: list[dict[str, Any]]) -> dict[str, Any]:
         artifacts.read_json(RESULTS / f"{name}.json") for name in ("scale-retrieval", "serving")
     )
     published = max((row for row in rows if row["stage"] == "publish"), key=lambda row: row["num_users"])
-    growth = {"provenance": artifacts.read_json(RESULT)["provenance"]}
+    machine = artifacts.read_json(RESULT)["provenance"]["machine"]
+    at_indexes, at_serving = index["provenance"]["indexes"], serving["provenance"]
+    at_publish = {"machine": machine, "commit": published["commit"]}
     file, num_items = index["indexes"]["inverted_file"], index["num_rows"]
     memory_mb = file["own_memory_mb"] + file["mapped_memory_mb"]
     found = {
-        "index_build_per_cpu_s": (num_items / file["build_s"], num_items, index),
-        "item_lists_per_cpu_s": (file["users_per_s"], num_items, index),
-        "index_disk_bytes_an_item": (file["disk_mb"] * 1e6 / num_items, num_items, index),
-        "index_memory_bytes_an_item": (memory_mb * 1e6 / num_items, num_items, index),
-        "publish_per_cpu_s": (published["num_users"] / published["cpu_s"], published["num_users"], growth),
-        "request_cpu_us": (serving["L1"]["cpu_us_a_request"]["advertisers"], serving["num_users"], serving),
+        "index_build_per_cpu_s": (num_items / file["build_s"], num_items, at_indexes),
+        "item_lists_per_cpu_s": (file["users_per_s"], num_items, at_indexes),
+        "index_disk_bytes_an_item": (file["disk_mb"] * 1e6 / num_items, num_items, at_indexes),
+        "index_memory_bytes_an_item": (memory_mb * 1e6 / num_items, num_items, at_indexes),
+        "publish_per_cpu_s": (
+            published["num_users"] / published["cpu_s"],
+            published["num_users"],
+            at_publish,
+        ),
+        "request_cpu_us": (
+            serving["L1"]["cpu_us_a_request"]["advertisers"],
+            serving["num_users"],
+            at_serving,
+        ),
     }
     return {
-        name: {"value": value, "size": size, **_where(result["provenance"])}
-        for name, (value, size, result) in found.items()
+        name: {"value": value, "size": size, **_where(provenance)}
+        for name, (value, size, provenance) in found.items()
     }
 
 
