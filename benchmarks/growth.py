@@ -1,15 +1,18 @@
 """How the cost of every stage grows: `python -m benchmarks.growth FOLDER --axis events --sizes 1e6 1e7`.
 
 Writes a raw log of each size, runs every stage on it in a process of its own and adds the rows to
-`results/scale-growth.json`; the folder of a size is removed when it is measured. Along `events` a user has 64
-of them and along `users` 10, along `items` a catalogue grows beside a small log. `--fit` measures nothing: it
-fits T = a n^b to what is stored, CPU seconds that are at least two, and writes the laws that `forecart plan`
-reads; `--render` writes docs/scaling.md and its plot.
+`results/scale-growth.json`; the folder of a size is removed when it is measured, and a stage that was
+measured before a run was killed is not measured again. Along `events` a user has 64 of them and along `users`
+10, along `items` a catalogue grows beside a small log. `--fit` measures nothing: it fits T = a n^b to what is
+stored, CPU seconds that are at least two, and writes the laws that `forecart plan` reads; `--render` writes
+docs/scaling.md and its plot.
 """
 
 import argparse
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,21 +75,36 @@ def shape_of(axis: str, size: int) -> Shape:
 
 
 def measure(axis: str, size: int, folder: Path) -> list[dict[str, Any]]:
-    """Returns a row for the log itself and for each stage of one size."""
+    """Returns a row for the log itself and for each stage of one size; what was measured before is kept."""
     shape, raw = shape_of(axis, size), folder / "raw"
-    with measured() as cost:
-        logs = write_raw_log(raw, shape)
-        catalogue = raw / "catalogue.parquet" if axis == "items" else None
-        if catalogue:
-            write_catalogue(catalogue, shape)
-    costs = [("raw log", cost.to_facts())]
+    catalogue = raw / "catalogue.parquet" if axis == "items" else None
+    costs = [_measure_once(folder, "raw log", lambda: _write_inputs(raw, shape, catalogue))]
     num_partitions = max(2, -(-shape.num_events // ROWS_A_PARTITION))
+    logs = sorted(raw.glob("events-*.parquet"))
     config = build_config(logs, catalogue=catalogue, num_partitions=num_partitions, as_of=AS_OF)
     for stage in AXES[axis].stages:
-        costs.append((stage, measure_stage(config, folder / "run", stage)))
-        print(axis, f"{size:,}", *costs[-1], flush=True)
+        costs.append(_measure_once(folder, stage, partial(measure_stage, config, folder / "run", stage)))
+        print(axis, f"{size:,}", costs[-1], flush=True)
     facts = {"axis": axis, "num_partitions": num_partitions, **count_sizes(folder / "run")}
-    return [{"stage": stage, **one, **facts} for stage, one in costs]
+    return [{**cost, **facts} for cost in costs]
+
+
+def _measure_once(folder: Path, stage: str, measure_it: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Returns what a stage cost and of which commit that is, from its file when it is there already."""
+    path = folder / "costs" / f"{stage}.json"
+    if not path.exists():
+        commit = read_provenance()["commit"]
+        artifacts.write_json(path, {"stage": stage, "commit": commit, **measure_it()})
+    found: dict[str, Any] = artifacts.read_json(path)
+    return found
+
+
+def _write_inputs(raw: Path, shape: Shape, catalogue: Path | None) -> dict[str, Any]:
+    with measured() as cost:
+        write_raw_log(raw, shape)
+        if catalogue:
+            write_catalogue(catalogue, shape)
+    return cost.to_facts()
 
 
 def fit(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -142,20 +160,30 @@ def read_rates(rows: list[dict[str, Any]]) -> dict[str, Any]:
         artifacts.read_json(RESULTS / f"{name}.json") for name in ("scale-retrieval", "serving")
     )
     published = max((row for row in rows if row["stage"] == "publish"), key=lambda row: row["num_users"])
-    growth = {"provenance": artifacts.read_json(RESULT)["provenance"]}
+    machine = artifacts.read_json(RESULT)["provenance"]["machine"]
+    at_indexes, at_serving = index["provenance"]["indexes"], serving["provenance"]
+    at_publish = {"machine": machine, "commit": published["commit"]}
     file, num_items = index["indexes"]["inverted_file"], index["num_rows"]
     memory_mb = file["own_memory_mb"] + file["mapped_memory_mb"]
     found = {
-        "index_build_per_cpu_s": (num_items / file["build_s"], num_items, index),
-        "item_lists_per_cpu_s": (file["users_per_s"], num_items, index),
-        "index_disk_bytes_an_item": (file["disk_mb"] * 1e6 / num_items, num_items, index),
-        "index_memory_bytes_an_item": (memory_mb * 1e6 / num_items, num_items, index),
-        "publish_per_cpu_s": (published["num_users"] / published["cpu_s"], published["num_users"], growth),
-        "request_cpu_us": (serving["L1"]["cpu_us_a_request"]["advertisers"], serving["num_users"], serving),
+        "index_build_per_cpu_s": (num_items / file["build_s"], num_items, at_indexes),
+        "item_lists_per_cpu_s": (file["users_per_s"], num_items, at_indexes),
+        "index_disk_bytes_an_item": (file["disk_mb"] * 1e6 / num_items, num_items, at_indexes),
+        "index_memory_bytes_an_item": (memory_mb * 1e6 / num_items, num_items, at_indexes),
+        "publish_per_cpu_s": (
+            published["num_users"] / published["cpu_s"],
+            published["num_users"],
+            at_publish,
+        ),
+        "request_cpu_us": (
+            serving["L1"]["cpu_us_a_request"]["advertisers"],
+            serving["num_users"],
+            at_serving,
+        ),
     }
     return {
-        name: {"value": value, "size": size, **_where(result["provenance"])}
-        for name, (value, size, result) in found.items()
+        name: {"value": value, "size": size, **_where(provenance)}
+        for name, (value, size, provenance) in found.items()
     }
 
 
@@ -189,10 +217,9 @@ def add_rows(rows: list[dict[str, Any]]) -> None:
     """Adds rows to the stored ones; those of the same stage, axis and size give way."""
     result = artifacts.read_json(RESULT) if RESULT.exists() else {"rows": []}
     new = {_row_key(row) for row in rows}
-    provenance = read_provenance()
     kept = [row for row in result["rows"] if _row_key(row) not in new]
-    result["rows"] = kept + [{**row, "commit": provenance["commit"]} for row in rows]
-    result["provenance"] = provenance
+    result["rows"] = kept + rows
+    result["provenance"] = read_provenance()
     artifacts.write_json(RESULT, result)
 
 

@@ -208,7 +208,7 @@ def train(folder: Path, *, draws: int, in_memory: bool) -> None:
         facts = {
             "num_rows": trainer.examples.num_rows,
             "num_parameters": sum(value.numel() for value in trainer.model.parameters()),
-            "seen": len(np.unique(trainer.examples.builder.log.candidate)),
+            "seen": len(trainer.examples.builder.log.with_seen_only().seen),
             **resident_gb(),
         }
         print(json.dumps(facts), flush=True)

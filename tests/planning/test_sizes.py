@@ -8,9 +8,6 @@ import pytest
 
 from forecart.planning import sizes
 from forecart.publish.records import RecordLayout
-from forecart.sequences.build import Sequences
-from forecart.sequences.pair_log import PairLog
-from forecart.sequences.split import LabelContract
 
 
 def payload(*paths: Path) -> int:
@@ -60,19 +57,6 @@ def test_vectors_are_as_large_as_planned(nano, counts, level):
     found = payload(folder / "candidate_vectors.npy", folder / "candidate_prior.npy")
     assert found == sizes.candidate_vectors_bytes(num_candidates, width)
     assert payload(*folder.glob("vectors-*.npy")) == sizes.user_vectors_bytes(counts["users"], width)
-
-
-def test_a_pair_log_is_as_large_as_planned(nano):
-    sequences = Sequences.load(nano.folder / "sequences")
-    contract = LabelContract(positives={"checkout": 1.0})
-    log = PairLog.build(
-        sequences.histories,
-        level="advertiser",
-        num_candidates=len(sequences.advertisers),
-        conversion_codes=contract.conversion_codes,
-    )
-    rows = [array for array in vars(log).values() if getattr(array, "shape", None) == log.user.shape]
-    assert sum(array.nbytes for array in rows) == len(log.user) * sizes.BYTES_A_PAIR_ROW
 
 
 def test_records_are_as_large_as_planned():

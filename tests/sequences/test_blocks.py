@@ -34,7 +34,7 @@ def read_all(events: list[Event], level: str, block_events: int) -> dict[str, np
         f"{name}.{field.name}": np.asarray(getattr(one, field.name))
         for name, one in found.items()
         for field in fields(one)
-        if getattr(one, field.name) is not None
+        if field.name != "histories" and getattr(one, field.name) is not None
     }
 
 

@@ -21,8 +21,16 @@ from forecart.sequences.pair_log import PairLog, expand_ranges, run_ends, run_st
 
 
 def rows_as_tuples(log: PairLog) -> list[tuple]:
-    columns = (log.user, log.candidate, log.occurred_us, log.arrived_us, log.event_type, log.is_conversion)
-    return [tuple(column[row].item() for column in columns) for row in range(len(log.user))]
+    histories, event = log.histories, log.order
+    columns = (
+        histories.event_users()[event],
+        log.candidate[event],
+        histories.occurred_us[event],
+        histories.arrived_us[event],
+        histories.event_type[event],
+        log.is_conversion(event),
+    )
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 @settings(max_examples=40)
@@ -48,27 +56,26 @@ def test_rows_are_the_events_with_a_candidate_by_user_candidate_time_and_arrival
         if event.candidate(level) >= 2
     )
     for user in range(NUM_USERS):
-        assert set(log.user[log.start[user] : log.start[user + 1]]) <= {user}
-    assert log.start[0] == 0 and log.start[-1] == len(log.user)
+        assert {row[0] for row in rows_as_tuples(log)[log.start[user] : log.start[user + 1]]} <= {user}
+    assert log.start[0] == 0 and log.start[-1] == len(log.order)
 
 
 def test_candidates_of_a_later_vocabulary_are_left_out():
     histories = make_histories([Event(2, "checkout", 3, 0, 1), Event(2, "checkout", 4, 0, 2)])
     log = PairLog.build(histories, level="advertiser", num_candidates=4, conversion_codes=CONVERSION_CODES)
-    assert log.candidate.tolist() == [3]
+    assert log.candidate[log.order].tolist() == [3]
 
 
 @settings(max_examples=40)
 @given(EVENTS, LEVELS, CUTS, CUTS)
-def test_rows_of_are_those_that_arrived_before_the_cut_of_their_row(events, level, cut, other_cut):
+def test_events_before_are_those_that_arrived_before_the_cut_of_their_row(events, level, cut, other_cut):
     events = events + poison(cut)
     log = make_log(events, level)
     users = np.array([6, 3, 2, 3, 0], np.int32)
     cuts = np.array([cut, cut, other_cut, other_cut, cut])
-    position, row = log.rows_of(users, cuts)
-    found = list(
-        zip(position.tolist(), log.candidate[row].tolist(), log.occurred_us[row].tolist(), strict=True)
-    )
+    position, event = log.events_before(users, cuts)
+    columns = (position, log.candidate[event], log.histories.occurred_us[event])
+    found = list(zip(*(column.tolist() for column in columns), strict=True))
     assert found == sorted(
         (at, event.candidate(level), event.occurred_us)
         for at, (user, cut_us) in enumerate(zip(users, cuts, strict=True))
@@ -84,13 +91,15 @@ def test_a_visit_is_known_as_soon_as_one_of_its_rows_is(events, level, cut):
     conversions = [
         event for event in known_at(events, cut) if event.kind in CONVERSIONS and event.candidate(level) >= 2
     ]
-    visit = np.flatnonzero(log.is_visit & (log.arrived_us < cut))
-    of_pair = zip(log.user[visit], log.candidate[visit], log.occurred_us[visit], strict=True)
+    user, event = log.known_before(cut)
+    user, event = user[log.is_visit[event]], event[log.is_visit[event]]
+    of_pair = zip(user, log.candidate[event], log.histories.occurred_us[event], strict=True)
     assert [tuple(map(int, one)) for one in of_pair] == sorted(
         {(event.user, event.candidate(level), event.occurred_us) for event in conversions}
     )
-    visit = log.user_visit[log.arrived_us[log.user_visit] < cut]
-    of_user = zip(log.user[visit], log.occurred_us[visit], strict=True)
+    user = np.repeat(np.arange(NUM_USERS), np.diff(log.visit_start))
+    is_known = log.histories.arrived_us[log.user_visit] < cut
+    of_user = zip(user[is_known], log.histories.occurred_us[log.user_visit[is_known]], strict=True)
     assert [tuple(map(int, one)) for one in of_user] == sorted(
         {(event.user, event.occurred_us) for event in conversions}
     )
@@ -100,6 +109,31 @@ def test_a_users_visit_is_told_of_the_candidate_that_arrived_first():
     log = make_log([Event(2, "checkout", 3, 0, 5, late=9), Event(2, "checkout", 4, 0, 5, late=1)])
     assert log.is_visit.tolist() == [True, True]
     assert log.candidate[log.user_visit].tolist() == [4]
+
+
+@settings(max_examples=40)
+@given(EVENTS, LEVELS, CUTS)
+def test_what_is_known_of_some_users_is_a_part_of_what_is_known(events, level, cut):
+    log = make_log(events, level)
+    expected = sorted(
+        (event.user, event.candidate(level), event.occurred_us)
+        for event in known_at(events, cut)
+        if event.candidate(level) >= 2
+    )
+    for users in (None, slice(3, 5), slice(6, 7)):
+        user, event = log.known_before(cut, users)
+        columns = (user, log.candidate[event], log.histories.occurred_us[event])
+        found = list(zip(*(column.tolist() for column in columns), strict=True))
+        asked = range(NUM_USERS)[users or slice(None)]
+        assert found == [one for one in expected if one[0] in asked]
+
+
+def test_an_event_takes_five_bytes_and_a_visit_four():
+    """So long as four bytes can tell them apart."""
+    events = [Event(2, kind, 3, 0, at) for at, kind in enumerate(("view", "view", "checkout"))]
+    log = make_log(events)
+    assert log.order.nbytes + log.is_visit.nbytes == 3 * 5 and log.user_visit.nbytes == 4
+    assert log.candidate is log.histories.advertiser, "the columns are those of the histories"
 
 
 def test_ranges_and_runs():

@@ -13,7 +13,7 @@ from forecart.sequences.successors import (
     read_neighbour_vectors,
     transition_weights,
 )
-from planted_world import DAY, START, World, cycle_world, random_world
+from planted_world import CODES, DAY, START, World, cycle_world, random_world
 
 AS_OF = START + 20 * DAY
 
@@ -65,13 +65,15 @@ def test_the_products_are_the_best_of_their_rank():
     """Against a dense matrix and a full decomposition of it."""
     world = random_world(num_users=40)
     log, size = world.log(), world.num_advertisers
-    row = np.lexsort((log.arrived_us, log.occurred_us, log.user))
-    row = row[log.arrived_us[row] < AS_OF]
+    histories = log.histories
+    user = histories.event_users()
+    row = np.lexsort((histories.arrived_us, histories.occurred_us, user))
+    row = row[histories.arrived_us[row] < AS_OF]
     near = np.zeros((size, size))
     for first in range(len(row)):
         for second in range(first + 1, min(first + 11, len(row))):
-            if log.user[row[first]] == log.user[row[second]]:
-                pair = log.candidate[row[first]], log.candidate[row[second]]
+            if user[row[first]] == user[row[second]]:
+                pair = histories.advertiser[row[first]], histories.advertiser[row[second]]
                 near[pair] += 0.8 ** (second - first - 1)
                 near[pair[::-1]] += 0.8 ** (second - first - 1)
     total = near.sum(axis=1)
@@ -146,10 +148,10 @@ def basket_world():
 
 def baskets_until(log, user, until_us):
     """The sets of candidates that a user converted with at one time, in order of time."""
-    baskets = {}
-    for row in range(log.start[user], log.start[user + 1]):
-        if log.is_conversion[row] and log.arrived_us[row] < until_us:
-            baskets.setdefault(log.occurred_us[row], set()).add(log.candidate[row])
+    baskets, histories = {}, log.histories
+    for event in range(histories.start[user], histories.start[user] + histories.length[user]):
+        if log.is_conversion(event) and histories.arrived_us[event] < until_us:
+            baskets.setdefault(histories.occurred_us[event], set()).add(histories.advertiser[event])
     return [baskets[time] for time in sorted(baskets)]
 
 
@@ -157,8 +159,10 @@ def baskets_until(log, user, until_us):
 def test_the_term_is_that_of_a_loop(build):
     log = build().log()
     cut_us = AS_OF + 5 * DAY
-    is_late = log.is_conversion & (log.arrived_us >= AS_OF) & (log.arrived_us < cut_us)
-    users = np.argsort(-np.bincount(log.user[is_late]), kind="stable")[:3].astype(np.int32)
+    arrived_us = log.histories.arrived_us
+    is_late = log.is_conversion(slice(None)) & (arrived_us >= AS_OF) & (arrived_us < cut_us)
+    converted = np.bincount(log.histories.event_users()[is_late])
+    users = np.argsort(-converted, kind="stable")[:3].astype(np.int32)
     settings = SuccessorSettings(weight=0.2, floor=0.05)
     term = SuccessorTerm.build(log, learn_until_us=AS_OF, settings=settings).read(users, cut_us).toarray()
     size = log.num_candidates
@@ -200,7 +204,7 @@ def test_the_numbers_of_candidates_do_not_matter():
 
 def test_without_conversions_there_is_no_term():
     world = random_world(num_users=40)
-    never = np.zeros(len(world.log().user), bool)
-    log = dataclasses.replace(world.log(), is_conversion=never, is_visit=never)
+    views = np.full(world.histories.num_events, CODES["view"], np.uint8)
+    log = dataclasses.replace(world, histories=dataclasses.replace(world.histories, event_type=views)).log()
     term = SuccessorTerm.build(log, learn_until_us=AS_OF, settings=SuccessorSettings(weight=1.0))
     assert term.read(np.array([2, 3], np.int32), AS_OF).nnz == 0

@@ -10,7 +10,6 @@ import numpy as np
 
 from forecart.publish.records import RecordLayout
 from forecart.sequences.histories import EVENT_DTYPES
-from forecart.sequences.pair_log import ROW_DTYPES
 
 _INT64: Final = 8
 _INT32: Final = 4
@@ -22,8 +21,6 @@ BYTES_AN_EVENT: Final[int] = sum(np.dtype(dtype).itemsize for dtype in EVENT_DTY
 """Of the histories on disk."""
 BYTES_A_HISTORY: Final = 2 * _INT64
 """Start and length of a user."""
-BYTES_A_PAIR_ROW: Final[int] = sum(np.dtype(dtype).itemsize for dtype in ROW_DTYPES.values())
-"""Of an event in a `PairLog`, in memory."""
 BYTES_AN_ITEM_FACT: Final = _INT32 + 2 * _INT32 + _FLOAT32
 """Advertiser, two categories and the price of an item."""
 

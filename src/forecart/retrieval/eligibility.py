@@ -72,9 +72,9 @@ def _allowed_advertisers(
     rules: EligibilityRules, sequences: Sequences, log: PairLog, as_of_us: int
 ) -> BoolArray:
     num_users = np.zeros(len(sequences.advertisers), np.int64)
-    for _, rows in log.blocks() if rules.min_advertiser_users else ():
-        known = np.flatnonzero(log.arrived_us[rows] < as_of_us)
-        user, candidate = log.user[rows][known], log.candidate[rows][known]
+    for users in log.blocks() if rules.min_advertiser_users else ():
+        user, event = log.known_before(as_of_us, users)
+        candidate = log.candidate[event]
         num_users += np.bincount(candidate[run_starts(user, candidate)], minlength=len(num_users))
     is_allowed: BoolArray = num_users >= rules.min_advertiser_users
     is_allowed[:FIRST_INDEX] = False

@@ -7,7 +7,7 @@ these lists and of the users' own stand on one scale.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Final
 
@@ -110,12 +110,15 @@ def make_fallback_table(
 
 
 def _find_pairs(log: PairLog, cut_us: int) -> _Pairs:
-    found = [np.empty(0, np.int64)]
-    for _, rows in log.blocks():
-        visit = rows.start + np.flatnonzero(log.is_visit[rows] & (log.arrived_us[rows] < cut_us))
-        found.append(visit[run_ends(log.user[visit], log.candidate[visit])])
-    last = np.concatenate(found)
-    return _Pairs(log.user[last], log.candidate[last], cut_us - log.occurred_us[last])
+    found = [_Pairs(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int64))]
+    for users in log.blocks():
+        user, event = log.known_before(cut_us, users)
+        visit = np.flatnonzero(log.is_visit[event])
+        user, event = user[visit], event[visit]
+        last = np.flatnonzero(run_ends(user, log.candidate[event]))
+        user, event = user[last], event[last]
+        found.append(_Pairs(user, log.candidate[event], cut_us - log.histories.occurred_us[event]))
+    return _Pairs(*(np.concatenate([getattr(one, field.name) for one in found]) for field in fields(_Pairs)))
 
 
 def _split(pairs: _Pairs, people: People) -> Iterator[tuple[str, int, _Pairs]]:

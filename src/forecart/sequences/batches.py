@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from forecart.sequences.histories import Histories
 from forecart.sequences.own_history import OwnHistory, read_own_history
-from forecart.sequences.pair_log import PairLog, expand_ranges, run_starts
+from forecart.sequences.pair_log import EventArray, PairLog, expand_ranges, run_starts
 from forecart.sequences.population import Population
 from forecart.sequences.split import DAY_US, Labels
 
@@ -228,7 +228,7 @@ class BatchBuilder:
         row = labels.rows()
         future_row, event = self._read_future(user_index, cut_us)
         num, future = self.log.num_candidates, self.log.candidate[event]
-        ahead_us = self.log.occurred_us[event] - cut_us[future_row]
+        ahead_us = self.histories.occurred_us[event] - cut_us[future_row]
         is_in_window = (ahead_us >= self.gap_us) & (ahead_us < self.window_us)
         kept = ~np.isin(future_row * num + future, row * num + labels.candidate)
         return Positives(
@@ -237,15 +237,15 @@ class BatchBuilder:
 
     def _read_future(
         self, user_index: npt.NDArray[np.int32], cut_us: IndexArray
-    ) -> tuple[IndexArray, IndexArray]:
+    ) -> tuple[IndexArray, EventArray]:
         """Returns the row and the event of the first conversion after the cut with each candidate."""
         log = self.log
         if not self.reads_future:
             user_index = user_index[:0]
-        position, event = expand_ranges(log.start[user_index], log.start[user_index + 1])
-        is_future = log.is_conversion[event] & (log.occurred_us[event] >= cut_us[position])
+        position, event = log.events_of(user_index)
+        is_future = log.is_conversion(event) & (self.histories.occurred_us[event] >= cut_us[position])
         if self.known_before_us is not None:
-            is_future &= log.arrived_us[event] < self.known_before_us
+            is_future &= self.histories.arrived_us[event] < self.known_before_us
         position, event = position[is_future], event[is_future]
         is_first = run_starts(position, log.candidate[event])
         return position[is_first], event[is_first]

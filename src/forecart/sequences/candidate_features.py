@@ -231,11 +231,11 @@ def read_collaborative(log: PairLog, *, as_of_us: int, width: int = 64, seed: in
     from scipy.sparse import csr_matrix  # type: ignore[import-untyped, unused-ignore]
     from scipy.sparse.linalg import svds  # type: ignore[import-untyped, unused-ignore]
 
-    row = np.flatnonzero(log.arrived_us < as_of_us)
-    first = np.flatnonzero(run_starts(log.user[row], log.candidate[row]))
-    count = np.diff(first, append=len(row))
-    candidate = log.candidate[row[first]]
-    users, compact = np.unique(log.user[row[first]], return_inverse=True)
+    user, event = log.known_before(as_of_us)
+    candidate = log.candidate[event]
+    first = np.flatnonzero(run_starts(user, candidate))
+    count, candidate = np.diff(first, append=len(user)), candidate[first]
+    users, compact = np.unique(user[first], return_inverse=True)
     seen = np.unique(candidate)
     width = min(width, len(users) - 1, len(seen) - 1)
     if width < 1:

@@ -21,7 +21,7 @@ from forecart import artifacts, columns
 from forecart.errors import ArtifactError
 from forecart.sequences.vocabulary import Vocabulary
 
-BLOCK_EVENTS: Final = 1 << 23
+BLOCK_EVENTS: Final = 1 << 22
 """What is sorted or counted of a log is so many events at a time, so that it takes memory for these alone."""
 # Of each event, in arrival order; the user arrays are `start` and `length`.
 EVENT_DTYPES: Final[dict[str, Any]] = {

@@ -111,22 +111,22 @@ def read_own_history(
         population: statistics as of the cut or before.
         with_features: without, only which pairs there are and whether they hold a conversion.
     """
-    position, event = log.rows_of(user_index, cut_us)
+    position, event = log.events_before(user_index, cut_us)
     candidate = log.candidate[event]
     is_first = run_starts(position, candidate)
     first = np.flatnonzero(is_first)
     row, pair_candidate = position[first], candidate[first]
-    is_conversion = log.is_conversion[event]
+    is_conversion = log.is_conversion(event)
     if not with_features:
         has_converted = np.zeros(len(first), bool)
         has_converted[(np.cumsum(is_first) - 1)[is_conversion]] = True
         return OwnHistory(row, pair_candidate, np.empty((len(first), 0), np.float32), has_converted)
     other = np.flatnonzero(~is_conversion)
-    is_intent = _IS_INTENT[log.event_type[event[other]]]
+    is_intent = _IS_INTENT[log.histories.event_type[event[other]]]
     own = _PairEvents(
         num_pairs=len(first),
         pair=np.cumsum(is_first) - 1,
-        age_days=((cut_us[position] - log.occurred_us[event]) / DAY_US).astype(np.float32),
+        age_days=((cut_us[position] - log.histories.occurred_us[event]) / DAY_US).astype(np.float32),
         conversion=np.flatnonzero(is_conversion),
         visit=np.flatnonzero(log.is_visit[event]),
         intent=other[is_intent],

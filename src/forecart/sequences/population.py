@@ -77,11 +77,9 @@ def read_population(log: PairLog, cut_us: int) -> Population:
     seen, num_users = log.seen, len(log.start) - 1
     totals = _Totals.empty(log.num_candidates if seen is None else len(seen) + 1)
     of_users = np.stack([np.zeros(num_users), np.zeros(num_users), np.full(num_users, NEVER_DAYS)])
-    visit_bounds = np.searchsorted(log.user[log.user_visit], np.arange(num_users + 1, dtype=np.int32))
-    for users, rows in log.blocks():
-        totals.add(_read_rows(log, rows, cut_us), cut_us)
-        visit = log.user_visit[visit_bounds[users.start] : visit_bounds[users.stop]]
-        of_users[:, users] = _user_statistics(log, visit, users, cut_us)
+    for users in log.blocks():
+        totals.add(_read_rows(log, users, cut_us), cut_us)
+        of_users[:, users] = _user_statistics(log, users, cut_us)
     visits, visits_30d, last_days = of_users.astype(np.float32)
     return Population(
         totals.log_share(),
@@ -118,14 +116,14 @@ class _Rows:
         return int(np.count_nonzero(run_starts(self.user)))
 
 
-def _read_rows(log: PairLog, rows: slice, cut_us: int) -> tuple[_Rows, _Rows]:
-    """Returns the events among these rows, and those of them that are visits."""
-    known = np.flatnonzero(log.arrived_us[rows] < cut_us)
-    candidate = log.candidate[rows][known]
+def _read_rows(log: PairLog, users: slice, cut_us: int) -> tuple[_Rows, _Rows]:
+    """Returns the events of these users, and those of them that are visits."""
+    user, event = log.known_before(cut_us, users)
+    candidate = log.candidate[event]
     if log.seen is not None:
         candidate = _place_among(log.seen, candidate)
-    events = _Rows(log.user[rows][known], candidate, log.occurred_us[rows][known])
-    return events, events.take(np.flatnonzero(log.is_visit[rows][known]))
+    events = _Rows(user, candidate, log.histories.occurred_us[event])
+    return events, events.take(np.flatnonzero(log.is_visit[event]))
 
 
 @dataclass(eq=False)
@@ -205,20 +203,19 @@ def _count_recent(
         total_N += np.bincount(latest.candidate[last_days < days], minlength=len(total_N))
 
 
-def _user_statistics(
-    log: PairLog, visit: npt.NDArray[np.int64], users: slice, cut_us: int
-) -> npt.NDArray[np.float64]:
+def _user_statistics(log: PairLog, users: slice, cut_us: int) -> npt.NDArray[np.float64]:
     """Returns [3, number of users]: visits, decayed visits, days since the last.
 
     Args:
         log: events by pair.
-        visit: their rows of `log.user_visit`.
         users: a run of them.
         cut_us: visits that arrived at or after it are not read.
     """
-    first, num_users = users.start, users.stop - users.start
-    visit = visit[log.arrived_us[visit] < cut_us]
-    user, age_days = log.user[visit] - first, (cut_us - log.occurred_us[visit]) / DAY_US
+    bounds, num_users = log.visit_start[users.start : users.stop + 1], users.stop - users.start
+    visit, user = log.user_visit[bounds[0] : bounds[-1]], np.repeat(np.arange(num_users), np.diff(bounds))
+    is_known = log.histories.arrived_us[visit] < cut_us
+    visit, user = visit[is_known], user[is_known]
+    age_days = (cut_us - log.histories.occurred_us[visit]) / DAY_US
     visits = np.bincount(user, minlength=num_users)
     visits_30d = np.bincount(user, np.exp(-age_days / 30), minlength=num_users)
     last_days = np.full(num_users, NEVER_DAYS)

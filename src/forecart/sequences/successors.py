@@ -136,10 +136,12 @@ class SuccessorTerm:
     @classmethod
     def build(cls, log: PairLog, *, learn_until_us: int, settings: SuccessorSettings) -> Self:
         """Counts the transitions of conversions that arrived before `learn_until_us`."""
-        row = np.flatnonzero(log.is_visit & (log.arrived_us < learn_until_us))
-        row = row[np.lexsort((log.occurred_us[row], log.user[row]))]
+        user, event = log.known_before(learn_until_us)
+        visit = np.flatnonzero(log.is_visit[event])
+        visit = visit[np.lexsort((log.histories.occurred_us[event[visit]], user[visit]))]
+        user, event = user[visit], event[visit]
         weight_NN = count_successors(
-            log.user[row], log.candidate[row], log.occurred_us[row], num_candidates=log.num_candidates
+            user, log.candidate[event], log.histories.occurred_us[event], num_candidates=log.num_candidates
         )
         return cls(log, transition_weights(weight_NN).astype(np.float32), settings)
 
@@ -147,13 +149,14 @@ class SuccessorTerm:
         """Returns the terms of users as of a cut, a COO matrix [B, N] float32; empty without conversions."""
         import scipy.sparse as sp  # type: ignore[import-untyped, unused-ignore]
 
-        position, row = self.log.rows_of(user_index, np.full(len(user_index), cut_us))
-        visit = np.flatnonzero(self.log.is_visit[row])
-        order = visit[np.lexsort((self.log.occurred_us[row[visit]], position[visit]))]
-        position, row = position[order], row[order]
-        latest, decayed = read_latest(position, self.log.occurred_us[row])
+        occurred_us = self.log.histories.occurred_us
+        position, event = self.log.events_before(user_index, np.full(len(user_index), cut_us))
+        visit = np.flatnonzero(self.log.is_visit[event])
+        order = visit[np.lexsort((occurred_us[event[visit]], position[visit]))]
+        position, event = position[order], event[order]
+        latest, decayed = read_latest(position, occurred_us[event])
         shape = (len(user_index), self.log.num_candidates)
-        cells = (position[latest], self.log.candidate[row[latest]])
+        cells = (position[latest], self.log.candidate[event[latest]])
         query_BN = sp.csr_matrix((decayed.astype(np.float32), cells), shape=shape)
         term_BN = (query_BN @ self.transition_NN).tocoo()
         term_BN.data = np.float32(self.settings.weight) * np.log1p(term_BN.data / self.settings.floor)
@@ -173,9 +176,10 @@ def read_neighbour_vectors(log: PairLog, *, as_of_us: int, width: int) -> npt.ND
     """
     from scipy.sparse.linalg import eigsh  # type: ignore[import-untyped, unused-ignore]
 
-    row = np.flatnonzero(log.arrived_us < as_of_us)
-    row = row[np.lexsort((log.arrived_us[row], log.occurred_us[row], log.user[row]))]
-    weight_NN = count_successors(log.user[row], log.candidate[row], num_candidates=log.num_candidates)
+    user, event = log.known_before(as_of_us)
+    order = np.lexsort((log.histories.arrived_us[event], log.histories.occurred_us[event], user))
+    user, event = user[order], event[order]
+    weight_NN = count_successors(user, log.candidate[event], num_candidates=log.num_candidates)
     near = (weight_NN + weight_NN.T).tocoo()
     total_N = np.asarray(near.sum(axis=1)).ravel()
     near.data = np.log(near.data * total_N.sum() / (total_N[near.row] * total_N[near.col]))

@@ -21,7 +21,7 @@ from forecart.training.settings import TrainingSettings
 
 @dataclass(frozen=True, eq=False)
 class PairLogs(Mapping[Level, PairLog]):
-    """The events by pair of each level, sorted when they are first asked for: 27 bytes an event each."""
+    """The events by pair of each level, sorted when they are first asked for."""
 
     sequences: Sequences
     contract: LabelContract
