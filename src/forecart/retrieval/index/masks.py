@@ -74,10 +74,26 @@ class MaskedLists:
         return vector_MD
 
 
-def choose_num_probes(measured: dict[str, Any], masked: MaskedLists | None, top_k: int) -> int:
-    """Returns how many lists are to be read, or 0 where scanning everything eligible is cheaper.
+@dataclass(frozen=True)
+class Effort:
+    """Which lists are read for a user.
 
-    The times are those measured at building. Lists are read as many as the next narrower mask needed that was
+    Attributes:
+        num_first: the nearest, in any case.
+        num_probes: so many of the nearest, as long as they are near enough for how good was what the first
+            ones have.
+        margin: a list is near enough if its centroid's score is that of the last listed less this, or more.
+    """
+
+    num_first: int
+    num_probes: int
+    margin: float
+
+
+def choose_effort(measured: dict[str, Any], masked: MaskedLists | None, top_k: int) -> Effort | None:
+    """Returns which lists are to be read, or None where scanning everything eligible is cheaper.
+
+    The times are those measured at building. Lists are read as the next narrower mask needed that was
     measured; under a mask narrower than all of them everything eligible is scanned.
 
     Args:
@@ -88,11 +104,12 @@ def choose_num_probes(measured: dict[str, Any], masked: MaskedLists | None, top_
     share = 1.0 if masked is None else masked.share
     levels = [level for level in measured["levels"] if level["share"] <= share]
     if not levels:
-        return 0
+        return None
     level = max(levels, key=lambda one: one["share"])
     longer = max(1.0, top_k / measured["top_k"])
     if masked is not None:
         scan_us = measured["scan_us"] + measured["scan_us_each"] * len(masked.place_M)
         if scan_us <= level["search_us"] * longer:
-            return 0
-    return int(np.ceil(level["num_probes"] * longer))
+            return None
+    num_first, num_probes = (int(np.ceil(level[name] * longer)) for name in ("num_first", "num_probes"))
+    return Effort(num_first, num_probes, level["margin"])
