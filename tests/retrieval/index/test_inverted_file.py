@@ -57,6 +57,19 @@ def test_recall_is_what_was_asked_for_and_few_lists_are_read(index):
     assert probes == sorted(probes)
 
 
+def test_lists_are_read_on_by_how_good_the_first_ones_were(index):
+    num_lists = SETTINGS.num_lists
+    first = index.search_lists(USERS, TOP_K, Effort(1, 0, 0.0))
+    none_near = index.search_lists(USERS, TOP_K, Effort(1, num_lists, -10.0))
+    np.testing.assert_array_equal(none_near.candidate, first.candidate)
+    everything = index.search_lists(USERS, TOP_K, Effort(1, num_lists, 10.0))
+    assert recall(first) < 0.97 and recall(everything) > 0.999
+    some = index.search_lists(USERS, TOP_K, Effort(1, num_lists, 0.2))
+    assert (some.score[:, -1] >= first.score[:, -1]).all() and recall(some) > recall(first)
+    alone = [index.search_lists(USERS[row : row + 1], TOP_K, Effort(1, num_lists, 0.2)) for row in range(50)]
+    np.testing.assert_array_equal(np.concatenate([one.candidate for one in alone]), some.candidate[:50])
+
+
 class MadeRows:
     """Vectors that are nowhere in one piece; remembers how many were asked for at once."""
 

@@ -27,12 +27,14 @@ from forecart.retrieval.index.contract import (
 from forecart.retrieval.index.lists import empty_lists, map_lists, put_into_lists
 from forecart.retrieval.index.masks import Effort, MaskedLists, choose_effort
 from forecart.retrieval.index.scan import fill_short, scan
-from forecart.retrieval.top_k import TopK, no_lists, sort_lists
+from forecart.retrieval.top_k import TopK, sort_lists
 
 Found = tuple[Floats, npt.NDArray[np.int64]]
 """Scores and places of what faiss found, sorted, -inf and -1 where there is less."""
 _SCORED_AGAIN: Final = 1.5
 """Of the K: codes of a byte a coordinate put hardly any of the best K behind so many."""
+_TIMES_MORE: Final = 8
+"""So many times the lists that were read are read next, where they are near enough."""
 _MAX_SCORED: Final = 1 << 22
 
 
@@ -65,10 +67,7 @@ class InvertedFile(StoredIndex):
         effort = choose_effort(self.measured, masked, top_k)
         if effort is None:
             return self._scan(query_BD, top_k, masked)
-        if masked is None or masked.is_even:
-            found = self.search_lists(query_BD, top_k, effort, masked=masked)
-        else:
-            found = self._search_uneven(query_BD, top_k, effort.num_first, masked)
+        found = self.search_lists(query_BD, top_k, effort, masked=masked)
         num = len(self.candidate_N) if masked is None else len(masked.place_M)
         return fill_short(found, num, query_BD, lambda query_BD: self._scan(query_BD, top_k, masked))
 
@@ -84,52 +83,38 @@ class InvertedFile(StoredIndex):
     def search_lists(
         self, query_BD: Floats, top_k: int, effort: Effort, *, masked: MaskedLists | None = None
     ) -> TopK:
-        """Returns the best of the nearest lists; short where they hold fewer than K."""
-        num_probes, num_first = (min(num, self.lists.nlist) for num in (effort.num_probes, effort.num_first))
-        coarse_BP, list_BP = self.lists.quantizer.search(query_BD, max(num_probes, num_first))
-        first = self._read(query_BD, top_k, coarse_BP[:, :num_first], list_BP[:, :num_first], masked)
-        if num_probes <= num_first:
-            return self._list(query_BD, *first, top_k)
-        last_B1 = _last(first[0], top_k)[:, None]
-        coarse_BP, list_BP = coarse_BP[:, num_first:], list_BP[:, num_first:]
-        list_BP = np.where(coarse_BP >= last_B1 - effort.margin, list_BP, -1)  # faiss passes over -1
-        more = self._read(query_BD, top_k, coarse_BP, list_BP, masked)
-        return self._list(query_BD, *_merge(first, more), top_k)
+        """Returns the best of the nearest lists; short where they hold fewer than K.
 
-    def _search_uneven(self, query_BD: Floats, top_k: int, num_first: int, masked: MaskedLists) -> TopK:
-        """Reads the nearest of the lists that hold anything eligible, since the others give nothing.
-
-        A user around whom nothing is eligible needs many lists more than others: the next ones are read as
-        long as any is near enough for how good what was found is.
+        Where a mask leaves out whole regions, the nearest of the lists that hold anything eligible are read.
         """
-        if masked.centroid_MD is None:
-            masked.centroid_MD = self.centroid_LD[masked.list_L]
-        found = no_lists(len(query_BD), top_k)
-        for row in range(len(query_BD)):
-            query_1D = query_BD[row : row + 1]
-            score_L = (query_1D @ masked.centroid_MD.T)[0]
-            read = self._read_near(query_1D, top_k, score_L, num_first, masked)
-            listed = self._list(query_1D, *read, top_k)
-            found.candidate[row], found.score[row] = listed.candidate[0], listed.score[0]
-        return found
+        quantizer = self.lists.quantizer if masked is None or masked.is_even else self._held_by(masked)
+        num_probes = min(max(effort.num_first, effort.num_probes), quantizer.ntotal)
+        coarse_BP, list_BP = quantizer.search(query_BD, num_probes)
+        if masked is not None and not masked.is_even:
+            list_BP = masked.list_L[list_BP]
+        found = self._read(
+            query_BD, top_k, coarse_BP[:, : effort.num_first], list_BP[:, : effort.num_first], masked
+        )
+        num_read = effort.num_first
+        while num_read < num_probes:
+            least_B1 = _last(found[0], top_k)[:, None] - effort.margin
+            rows = slice(num_read, num_read * _TIMES_MORE)
+            # faiss passes over -1
+            next_BP = np.where(coarse_BP[:, rows] >= least_B1, list_BP[:, rows], -1)
+            if (next_BP < 0).all():
+                break
+            found = _merge(found, self._read(query_BD, top_k, coarse_BP[:, rows], next_BP, masked))
+            num_read *= _TIMES_MORE
+        return self._list(query_BD, *found, top_k)
 
-    def _read_near(
-        self, query_1D: Floats, top_k: int, score_L: Floats, num_first: int, masked: MaskedLists
-    ) -> Found:
-        """Returns the best of the nearest lists, read twice as many at a time while any is near enough."""
-        num = min(num_first, len(score_L))
-        near_P = np.argpartition(-score_L, num - 1)[:num]
-        found = self._read(query_1D, top_k, score_L[None, near_P], masked.list_L[None, near_P], masked)
-        score_L[near_P] = -np.inf
-        near_P = np.flatnonzero(score_L >= _last(found[0], top_k)[0] - self.measured["margin"])
-        near_P = near_P[np.argsort(-score_L[near_P])]
-        while len(near_P):
-            num *= 2
-            next_P = near_P[:num]
-            more = self._read(query_1D, top_k, score_L[None, next_P], masked.list_L[None, next_P], masked)
-            found, near_P = _merge(found, more), near_P[num:]
-            near_P = near_P[score_L[near_P] >= _last(found[0], top_k)[0] - self.measured["margin"]]
-        return found
+    def _held_by(self, masked: MaskedLists) -> Any:
+        """Returns faiss's index of the centroids of the lists that hold anything eligible."""
+        if masked.quantizer is None:
+            quantizer = faiss.clone_index(self.lists.quantizer)
+            quantizer.reset()
+            quantizer.add(np.ascontiguousarray(self.centroid_LD[masked.list_L]))
+            masked.quantizer = quantizer
+        return masked.quantizer
 
     def _read(
         self,

@@ -14,7 +14,7 @@ from forecart.retrieval.index.contract import Floats, IndexSettings, IndexSource
 from forecart.retrieval.index.inverted_file import InvertedFile
 from forecart.retrieval.index.lists import fill_lists, map_lists, train_lists
 from forecart.retrieval.index.masks import Effort, MaskedLists
-from forecart.retrieval.index.probes import SearchLists, find_probes, score_lists
+from forecart.retrieval.index.probes import SearchLists, find_probes
 from forecart.retrieval.index.scan import scan_under_masks
 from forecart.retrieval.index.tuning import sample_queries, time_scan_us, time_us
 from forecart.retrieval.top_k import TopK
@@ -62,24 +62,29 @@ def _measure(index: InvertedFile, source: IndexSource, settings: IndexSettings) 
         users_SD = query_SD[: len(exact.score)]
         search = _search_lists(index, top_k, None if share == 1 else masked)
         effort = find_probes(
-            index,
-            users_SD,
-            exact,
-            search=search,
-            num_eligible=len(masked.place_M),
-            target=settings.target_recall,
+            index, users_SD, exact, search=search, masked=masked, target=settings.target_recall
         )
         taken_us = time_us(_with_effort(search, effort), users_SD)
         levels.append({"share": share, **asdict(effort), "search_us": taken_us})
         if share < 1 and scan_us + scan_us_each * len(masked.place_M) < taken_us:
             break
-    far = by_place[len(even) :]
+    far = []
+    for is_eligible_N, exact in zip(uneven, by_place[len(even) :], strict=True):
+        masked = MaskedLists.of(is_eligible_N, index.list_of_N, index.lists.nlist)
+        search = _search_lists(index, top_k, masked)
+        users_SD = query_SD[: len(exact.score)]
+        far.append(
+            find_probes(index, users_SD, exact, search=search, masked=masked, target=settings.target_recall)
+        )
     return {
         "top_k": settings.top_k,
         "scan_us": scan_us,
         "scan_us_each": scan_us_each,
         "levels": levels,
-        "margin": max(_measure_margin(index, query_SD, exact, settings.target_recall) for exact in far),
+        "uneven": {
+            "num_probes": max(effort.num_probes for effort in far),
+            "margin": max(effort.margin for effort in far),
+        },
     }
 
 
@@ -101,23 +106,6 @@ def _uneven_masks(index: InvertedFile, seed: int) -> list[npt.NDArray[np.bool_]]
         is_kept[0] = True
         masks.append(is_kept[region_L][index.list_of_N])
     return masks
-
-
-def _measure_margin(index: InvertedFile, query_SD: Floats, exact: TopK, quantile: float) -> float:
-    """Returns how much nearer than its list a candidate may be: the score of the last listed less the list's.
-
-    Args:
-        index: whose lists.
-        query_SD: users.
-        exact: their best places under a mask of whole regions.
-        quantile: of what is listed that must not be further from its list.
-    """
-    is_listed_SK = ~np.isneginf(exact.score)
-    if not is_listed_SK.any():
-        return 0.0
-    last_S1 = np.where(is_listed_SK, exact.score, np.inf).min(axis=1, keepdims=True)
-    gap_SK = last_S1 - score_lists(index, query_SD, exact)
-    return float(np.quantile(gap_SK[is_listed_SK], quantile))
 
 
 def _search_lists(index: InvertedFile, top_k: int, masked: MaskedLists | None) -> SearchLists:

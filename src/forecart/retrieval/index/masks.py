@@ -12,6 +12,8 @@ _MAX_SCANNED: Final = 1 << 24
 _MAX_LISTED: Final = 1 << 25
 """Numbers in the eligible candidates' vectors that are kept in memory with their mask: 64 MB, as float32 to
 be scanned, or as float16 in lists of their own."""
+_ELIGIBLE_FIRST: Final = 16
+"""Times K."""
 _MAX_CHANCE: Final = 2.0
 
 
@@ -27,7 +29,7 @@ class MaskedLists:
         is_even: whether the mask is as if drawn at random in every list; else the lists nearest to a user may
             be those that hold least.
         lists: faiss's, that are read under this mask; None before the first time.
-        centroid_MD: of `list_L`; likewise.
+        quantizer: faiss's, of the centroids of `list_L`; likewise.
     """
 
     place_M: npt.NDArray[np.int64]
@@ -36,7 +38,7 @@ class MaskedLists:
     share: float
     is_even: bool
     lists: Any = None
-    centroid_MD: Floats | None = None
+    quantizer: Any = None
     _vector_MD: Floats | None = field(default=None, repr=False)
 
     @classmethod
@@ -59,6 +61,11 @@ class MaskedLists:
             share=len(place_M) / max(int(num_L[list_L].sum()), 1),
             is_even=bool(by_chance < _MAX_CHANCE),
         )
+
+    def count_first(self, top_k: int) -> int:
+        """Returns how many lists hold enough that is eligible to say how far others need be looked at."""
+        num_lists = len(self.list_L)
+        return min(-(-_ELIGIBLE_FIRST * top_k * num_lists // max(len(self.place_M), 1)), num_lists)
 
     def has_own_lists(self, width: int) -> bool:
         """Says whether the eligible candidates are few enough to be kept in lists of their own."""
@@ -111,5 +118,8 @@ def choose_effort(measured: dict[str, Any], masked: MaskedLists | None, top_k: i
         scan_us = measured["scan_us"] + measured["scan_us_each"] * len(masked.place_M)
         if scan_us <= level["search_us"] * longer:
             return None
-    num_first, num_probes = (int(np.ceil(level[name] * longer)) for name in ("num_first", "num_probes"))
+    num_first = level["num_first"]
+    if masked is not None and not masked.is_even:
+        num_first, level = masked.count_first(measured["top_k"]), measured["uneven"]
+    num_first, num_probes = (int(np.ceil(num * longer)) for num in (num_first, level["num_probes"]))
     return Effort(num_first, num_probes, level["margin"])
