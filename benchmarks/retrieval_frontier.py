@@ -1,11 +1,11 @@
 """Recall against speed, effort by effort: `python -m benchmarks.retrieval_frontier --peer scann=PYTHON`.
 
 The million vectors and users of `benchmarks.retrieval_index`. Each system is built once, then searches all
-users in a batch with one effort after the other, in turns with the others: lists that are read (inverted
-files), how many a walk keeps in mind (graph), leaves and what is scored again (ScaNN, in a process of its
-own). CPU time of one thread; recall of the exact top 100. Systems that are not named by `--systems` keep
-their stored figures, of another hour of the same machine. Writes `results/scale-retrieval-frontier.json`;
-`--render` prints the table.
+users in a batch with one effort after the other, in turns with the others: lists that are read at most and
+how near they must be (inverted files), how many a walk keeps in mind (graph), leaves and what is scored again
+(ScaNN, in a process of its own). CPU time of one thread; recall of the exact top 100. Systems that are not
+named by `--systems` keep their stored figures, of another hour of the same machine. Writes
+`results/scale-retrieval-frontier.json`; `--render` prints the table.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from forecart import artifacts
 from forecart.evaluation.provenance import read_provenance
 from forecart.retrieval.index.contract import IndexSettings, IndexSource
 from forecart.retrieval.index.group_max import GroupMaxScan
+from forecart.retrieval.index.masks import Effort
 from forecart.retrieval.index.tuning import index_recall_at_k
 from forecart.retrieval.top_k import TopK
 from forecart.sequences.vocabulary import FIRST_INDEX
@@ -47,7 +48,8 @@ SETTINGS: Final = {
     "graph": IndexSettings(kind="graph", num_sampled=100),
 }
 """What is chosen by the sampled users is not used here: every effort is tried."""
-PROBES: Final = (8, 16, 24, 32, 48, 64, 80, 96, 128, 192)
+PROBES: Final = (16, 32, 64, 128, 192, 256, 384)
+MARGINS: Final = (0.1, 0.14, 0.16, 0.18, 0.2)
 WALKS: Final = (100, 150, 200, 300, 400, 600, 800, 1200, 1600)
 LEAVES: Final = (16, 32, 64, 96, 128, 192, 256, 384)
 REORDERED: Final = (200, 400, 800, 1600)
@@ -72,8 +74,16 @@ def open_own(name: str, world: World, folder: Path) -> tuple[dict[str, Timed], d
     source = IndexSource(world.vector_ND, candidate_N, "benchmark", world.user_BD[NUM_TESTED:])
     index: Any
     index, built = build_once(source, folder / name, SETTINGS[name])
-    search, efforts = (index.walk, WALKS) if name == "graph" else (index.search_lists, PROBES)
-    searches = {str(effort): timed(lambda effort=effort: search(users, TOP_K, effort)) for effort in efforts}
+    if name == "graph":
+        return {str(walk): timed(lambda walk=walk: index.walk(users, TOP_K, walk)) for walk in WALKS}, built
+    num_first = index.measured["levels"][0]["num_first"]
+    efforts = [Effort(num_first, most, margin) for most in PROBES for margin in MARGINS]
+    searches = {
+        f"{effort.num_probes} within {effort.margin}": timed(
+            lambda effort=effort: index.search_lists(users, TOP_K, effort)
+        )
+        for effort in efforts
+    }
     return searches, built
 
 

@@ -45,6 +45,16 @@ def run_child(stage: str, folder: Path, asked: argparse.Namespace) -> dict[str, 
     return figures
 
 
+def run_once(stage: str, folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
+    """Runs a stage, or takes what it said when it ran for this folder before."""
+    noted = folder.with_name(f"{stage}.json")
+    if not noted.exists():
+        artifacts.write_json(noted, run_child(stage, folder, asked))
+    figures: dict[str, Any] = artifacts.read_json(noted)
+    print(json.dumps(figures, indent=2), flush=True)
+    return figures
+
+
 def find_exact(vectors: MadeVectors, num_users: int) -> tuple[TopK, dict[str, float]]:
     """Returns the exact lists of the first users, and what the search took without making the vectors."""
     user_BD = vectors.make_users(NUM_SEARCHED)[:num_users]
@@ -63,10 +73,8 @@ def find_exact(vectors: MadeVectors, num_users: int) -> tuple[TopK, dict[str, fl
 
 def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Builds, searches and compares with exact search."""
-    built = run_child("build", folder / "index", asked)
-    print(json.dumps(built, indent=2), flush=True)
-    searched = run_child("search", folder / "index", asked)
-    print(json.dumps(searched, indent=2), flush=True)
+    built = run_once("build", folder / "index", asked)
+    searched = run_once("search", folder / "index", asked)
     exact, taken = find_exact(MadeVectors(asked.rows), asked.exact)
     candidate_BK = artifacts.read_npy(folder / "index.found.npy")[: asked.exact]
     found = TopK(np.array(candidate_BK), exact.score)
@@ -134,14 +142,15 @@ def main() -> None:
     parser.add_argument("--lists", type=int, default=0, help="number of lists; 0 for the default")
     parser.add_argument("--exact", type=int, default=200, help="users that recall is measured on")
     parser.add_argument("--tuned", type=int, default=1_000, help="users that the index is tuned with")
-    parser.add_argument("--folder", type=Path, help="where the index is made; it is removed afterwards")
+    parser.add_argument("--folder", type=Path, help="of the index, to be kept; what is there is taken")
     asked = parser.parse_args()
     path = asked.results / FILE
     if not asked.render:
         torch.set_num_threads(1)
         provenance = read_provenance()
-        with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-            store(path, {"provenance": provenance, **measure(asked, Path(folder))})
+        with tempfile.TemporaryDirectory() as folder:
+            measured = measure(asked, asked.folder or Path(folder))
+        store(path, {"provenance": provenance, **measured})
     print(render_large(artifacts.read_json(path)))
 
 

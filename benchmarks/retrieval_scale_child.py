@@ -29,8 +29,7 @@ TOP_K: Final = 100
 NUM_SEARCHED: Final = 1_000
 STAGES: Final = {
     "train": (inverted_file_build, "train_lists"),
-    "assign": (inverted_file_build, "assign_lists"),
-    "write lists": (inverted_file_build, "write_lists"),
+    "fill lists": (inverted_file_build, "fill_lists"),
     "measure": (inverted_file_build, "_measure"),
 }
 Taken = dict[str, dict[str, float]]
@@ -93,8 +92,10 @@ def search(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
         found.append(index.search(users[row : row + 1], TOP_K).candidate)
         single.append(time.process_time() - began_cpu_s)
         single_wall.append(time.perf_counter() - began_s)
+    faiss.cvar.indexIVF_stats.reset()
     with timed(taken, "search"):
         index.search(users, TOP_K)
+    num_read = faiss.cvar.indexIVF_stats.nlist, faiss.cvar.indexIVF_stats.ndis
     taken["search"] = {name: value / len(users) for name, value in taken["search"].items()}
     after_kb = read_memory_kb("RssAnon", "VmRSS")
     artifacts.write_npy(folder.with_name(f"{folder.name}.found.npy"), np.concatenate(found))
@@ -109,7 +110,8 @@ def search(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
         "resident_mb": after_kb["VmRSS"] / 1e3,
         "own_mb": (after_kb["RssAnon"] - before_kb["RssAnon"]) / 1e3,
         "num_lists": facts["num_lists"],
-        "num_probes": facts["levels"][0]["num_probes"],
+        "lists_read": num_read[0] / len(users),
+        "vectors_read": num_read[1] / len(users),
     }
 
 

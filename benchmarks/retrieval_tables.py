@@ -120,7 +120,8 @@ def render_large(result: dict[str, Any]) -> str:
                 f"{build['disk_mb']:,.0f}",
                 f"{search['resident_mb']:,.0f} ({search['own_mb']:,.0f})",
                 f"{one['recall_at_100']:.4f} ± {one['recall_error']:.4f} ({one['num_recall']})",
-                f"{search['num_probes']:,} of {search['num_lists']:,}",
+                f"{search['lists_read']:,.0f} of {search['num_lists']:,}",
+                f"{search['vectors_read']:,.0f}",
                 f"{search['users_per_s']:,.0f}",
                 f"{search['p50_us']:,.0f} / {search['p99_us']:,.0f}",
                 f"{1 / exact['cpu_seconds']:,.1f}",
@@ -128,7 +129,13 @@ def render_large(result: dict[str, Any]) -> str:
         )
     header = ["items, lists of", "build, CPU-s (most own memory, MB)", "on disk, MB"]
     header += ["resident in a process that searches, MB (its own)", "recall@100, standard error (users)"]
-    header += ["lists read", "users/s in a batch", "one user, p50 / p99, us", "exact search, users/s"]
+    header += [
+        "lists read, mean",
+        "codes read, mean",
+        "users/s in a batch",
+        "one user, p50 / p99, us",
+        "exact search, users/s",
+    ]
     laws = [
         [stage, f"{law['slope']:.2f}", f"{law['seconds_at_a_million']:.3g}"]
         for stage, law in result["laws"].items()

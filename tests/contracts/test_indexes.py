@@ -57,7 +57,7 @@ def build(name, source, folder):
         options = options.model_copy(update={"kind": "inverted_file", "codes": "int8", "num_lists": 60})
     with pytest.MonkeyPatch.context() as patch:
         if name == "regions":
-            patch.setattr("forecart.retrieval.index.lists._MAX_FLAT", 10)
+            patch.setattr("forecart.retrieval.index.centroids.MAX_FLAT", 10)
         build_index(source, folder, options)
     index = open_index(folder, embedding_space_id=SPACE)
     return replace(index, scan=GroupMaxScan()) if name == "group_max" else index

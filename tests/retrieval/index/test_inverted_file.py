@@ -10,7 +10,7 @@ from forecart.retrieval.index.build import build_index, open_index
 from forecart.retrieval.index.contract import Eligible, IndexSettings, IndexSource
 from forecart.retrieval.index.lists import VECTORS_A_LIST
 from forecart.retrieval.index.live import LiveIndex
-from forecart.retrieval.index.masks import choose_num_probes
+from forecart.retrieval.index.masks import Effort, choose_effort
 from forecart.retrieval.index.scan import scan
 from forecart.retrieval.index.shards import build_shards, open_shards, seal_shards, shard_name
 from forecart.retrieval.index.tuning import find_effort, index_recall_at_k
@@ -57,6 +57,19 @@ def test_recall_is_what_was_asked_for_and_few_lists_are_read(index):
     assert probes == sorted(probes)
 
 
+def test_lists_are_read_on_by_how_good_the_first_ones_were(index):
+    num_lists = SETTINGS.num_lists
+    first = index.search_lists(USERS, TOP_K, Effort(1, 0, 0.0))
+    none_near = index.search_lists(USERS, TOP_K, Effort(1, num_lists, -10.0))
+    np.testing.assert_array_equal(none_near.candidate, first.candidate)
+    everything = index.search_lists(USERS, TOP_K, Effort(1, num_lists, 10.0))
+    assert recall(first) < 0.97 and recall(everything) > 0.999
+    some = index.search_lists(USERS, TOP_K, Effort(1, num_lists, 0.2))
+    assert (some.score[:, -1] >= first.score[:, -1]).all() and recall(some) > recall(first)
+    alone = [index.search_lists(USERS[row : row + 1], TOP_K, Effort(1, num_lists, 0.2)) for row in range(50)]
+    np.testing.assert_array_equal(np.concatenate([one.candidate for one in alone]), some.candidate[:50])
+
+
 class MadeRows:
     """Vectors that are nowhere in one piece; remembers how many were asked for at once."""
 
@@ -87,7 +100,7 @@ def test_vectors_are_read_by_blocks_and_lists_written_by_them(tmp_path, monkeypa
 
 @pytest.mark.parametrize("max_flat", [1 << 12, 20], ids=["flat", "regions"])
 def test_a_byte_a_coordinate_costs_no_recall(tmp_path, monkeypatch, max_flat):
-    monkeypatch.setattr("forecart.retrieval.index.lists._MAX_FLAT", max_flat)
+    monkeypatch.setattr("forecart.retrieval.index.centroids.MAX_FLAT", max_flat)
     build_index(SOURCE, tmp_path / "index", SETTINGS.model_copy(update={"codes": "int8"}))
     index = open_index(tmp_path / "index")
     found = index.search(USERS, TOP_K)
@@ -135,17 +148,17 @@ def test_lists_or_a_scan_whichever_was_cheaper(index):
         "scan_us": 10.0,
         "scan_us_each": 1.0,
         "levels": [
-            {"share": 1.0, "num_probes": 8, "search_us": 50.0},
-            {"share": 0.1, "num_probes": 32, "search_us": 500.0},
+            {"share": 1.0, "num_first": 2, "num_probes": 8, "margin": 0.1, "search_us": 50.0},
+            {"share": 0.1, "num_first": 4, "num_probes": 32, "margin": 0.2, "search_us": 500.0},
         ],
     }
     masked = index.prepare(Eligible(np.concatenate([[False, False], mask_of("random", 0.2)])))
-    assert choose_num_probes(measured, None, 100) == 8
-    assert choose_num_probes(measured, None, 250) == 20
-    assert choose_num_probes(measured, masked, 100) == 32
-    assert choose_num_probes({**measured, "scan_us_each": 0.01}, masked, 100) == 0
+    assert choose_effort(measured, None, 100) == Effort(2, 8, 0.1)
+    assert choose_effort(measured, None, 250) == Effort(5, 20, 0.1)
+    assert choose_effort(measured, masked, 100) == Effort(4, 32, 0.2)
+    assert choose_effort({**measured, "scan_us_each": 0.01}, masked, 100) is None
     narrow = index.prepare(Eligible(np.concatenate([[False, False], mask_of("random", 0.01)])))
-    assert choose_num_probes({**measured, "scan_us_each": 1e6}, narrow, 100) == 0
+    assert choose_effort({**measured, "scan_us_each": 1e6}, narrow, 100) is None
 
 
 def test_effort_is_the_least_that_reaches_the_target():

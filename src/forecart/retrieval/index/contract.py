@@ -52,7 +52,8 @@ class IndexSettings(BaseModel):
     top_k: int = Field(default=100, ge=1)
     """The K that recall is measured at; longer lists are searched for in proportion."""
     num_lists: int | None = Field(default=None, ge=1)
-    """Of the inverted file; four times the square root of the number of vectors by default."""
+    """Of the inverted file; by default one for a hundred vectors, or four times the square root of their
+    number where that is more."""
     codes: Codes = "float16"
     """What the lists of an inverted file hold: `float16` the vectors; `int8` a byte a coordinate, so that
     half as much is read and kept in memory, and the best are scored again with the float16 vectors."""

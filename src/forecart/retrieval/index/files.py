@@ -18,10 +18,12 @@ CANDIDATES: Final = "candidates.npy"
 LIBRARY: Final = "faiss.bin"
 LISTS: Final = "lists.bin"
 LIST_OF: Final = "list_of.npy"
-_FILES: Final = {VECTORS, CANDIDATES, LIBRARY, LISTS, LIST_OF, artifacts.MANIFEST}
-_FORMAT: Final = 2
+SIZES: Final = "list_sizes.npy"
+CENTROIDS: Final = "centroids.npy"
+_FILES: Final = {VECTORS, CANDIDATES, LIBRARY, LISTS, LIST_OF, SIZES, CENTROIDS, artifacts.MANIFEST}
+_FORMAT: Final = 3
 _FACTS: Final = {"kind", "embedding_space_id", "settings", "measured"}
-_BLOCK_ROWS: Final = 1 << 16
+_BLOCK_ROWS: Final = 1 << 18
 
 
 def begin_folder(folder: Path) -> None:
@@ -100,10 +102,14 @@ def read_vectors(folder: Path, facts: dict[str, Any]) -> StoredVectors:
     return StoredVectors(folder, vector_ND, np.array(artifacts.read_npy(folder / CANDIDATES)), facts)
 
 
+def count_vectors(folder: Path) -> int:
+    """Returns how many vectors a folder has."""
+    return len(np.lib.format.open_memmap(folder / VECTORS, mode="r"))
+
+
 def read_blocks(folder: Path) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     """Yields the vectors of a folder by blocks, each with its first place; no more than a block is mapped."""
-    num = len(np.lib.format.open_memmap(folder / VECTORS, mode="r"))
-    for first in range(0, num, _BLOCK_ROWS):
+    for first in range(0, count_vectors(folder), _BLOCK_ROWS):
         mapped: npt.NDArray[Any] = np.lib.format.open_memmap(folder / VECTORS, mode="r")
         yield first, np.array(mapped[first : first + _BLOCK_ROWS])
 

@@ -5,6 +5,7 @@ recall without a sign of it, so under a mask everything eligible is scanned: rig
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -106,4 +107,4 @@ def _measure(index: GraphIndex, source: IndexSource, settings: IndexSettings) ->
         return index.walk(query_BD, top_k, effort)
 
     effort = find_effort(search_at, query_SD, exact, settings.target_recall, limit=_MAX_EFFORT)
-    return {"effort": effort, "search_us": time_us(search_at, query_SD, effort)}
+    return {"effort": effort, "search_us": time_us(partial(search_at, effort=effort), query_SD)}

@@ -25,21 +25,23 @@ from forecart.retrieval.index.contract import (
     check_queries,
 )
 from forecart.retrieval.index.lists import empty_lists, map_lists, put_into_lists
-from forecart.retrieval.index.masks import MaskedLists, choose_num_probes
+from forecart.retrieval.index.masks import Effort, MaskedLists, choose_effort
 from forecart.retrieval.index.scan import fill_short, scan
-from forecart.retrieval.top_k import TopK, merge_lists, sort_lists
+from forecart.retrieval.top_k import TopK, sort_lists
 
+Found = tuple[Floats, npt.NDArray[np.int64]]
+"""Scores and places of what faiss found, sorted, -inf and -1 where there is less."""
 _SCORED_AGAIN: Final = 1.5
 """Of the K: codes of a byte a coordinate put hardly any of the best K behind so many."""
+_TIMES_MORE: Final = 8
+"""So many times the lists that were read are read next, where they are near enough."""
 _MAX_SCORED: Final = 1 << 22
 
 
 def open_inverted_file(folder: Path, facts: dict[str, Any]) -> "InvertedFile":
     """Maps an inverted file whose files were verified."""
     list_of_N = artifacts.read_npy(folder / files.LIST_OF)
-    return InvertedFile(
-        files.read_vectors(folder, facts), map_lists(folder, list_of_N), list_of_N, facts["measured"]
-    )
+    return InvertedFile(files.read_vectors(folder, facts), map_lists(folder), list_of_N, facts["measured"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +64,10 @@ class InvertedFile(StoredIndex):
         """See `Index.search`."""
         query_BD = check_queries(query_BD, self.stored.vector_ND.shape[1])
         masked = None if eligible is None else self.prepare(eligible)
-        num_probes = choose_num_probes(self.measured, masked, top_k)
-        if num_probes == 0:
+        effort = choose_effort(self.measured, masked, top_k)
+        if effort is None:
             return self._scan(query_BD, top_k, masked)
-        if masked is None:
-            found = self.search_lists(query_BD, top_k, num_probes)
-        else:
-            found = self._search_masked(query_BD, top_k, num_probes, masked, reads_on=not masked.is_even)
+        found = self.search_lists(query_BD, top_k, effort, masked=masked)
         num = len(self.candidate_N) if masked is None else len(masked.place_M)
         return fill_short(found, num, query_BD, lambda query_BD: self._scan(query_BD, top_k, masked))
 
@@ -82,81 +81,64 @@ class InvertedFile(StoredIndex):
         return masked
 
     def search_lists(
-        self, query_BD: Floats, top_k: int, num_probes: int, *, masked: MaskedLists | None = None
+        self, query_BD: Floats, top_k: int, effort: Effort, *, masked: MaskedLists | None = None
     ) -> TopK:
-        """Returns the best of so many lists; short where they hold fewer than K."""
-        if masked is not None:
-            return self._search_masked(query_BD, top_k, num_probes, masked)
-        parameters = faiss.SearchParametersIVF(nprobe=min(num_probes, self.lists.nlist))
-        score_BM, place_BM = self.lists.search(query_BD, self._num_found(top_k), params=parameters)
-        return self._list(query_BD, score_BM, place_BM, top_k)
+        """Returns the best of the nearest lists; short where they hold fewer than K.
 
-    def _search_masked(
-        self,
-        query_BD: Floats,
-        top_k: int,
-        num_probes: int,
-        masked: MaskedLists,
-        *,
-        reads_on: bool = False,
-    ) -> TopK:
-        """Reads the nearest of the lists that hold anything eligible, since the others give nothing.
-
-        A user around whom nothing is eligible needs many lists more than others: with `reads_on` the next
-        ones are read as long as any is near enough for how good what was found is.
+        Where a mask leaves out whole regions, the nearest of the lists that hold anything eligible are read.
         """
-        if masked.centroid_MD is None:
-            masked.centroid_MD = self.centroid_LD[masked.list_L]
-        score_BL = query_BD @ masked.centroid_MD.T
-        num = min(num_probes, len(masked.list_L))
-        nearest_BP = np.argpartition(-score_BL, num - 1, axis=1)[:, :num]
-        found = self._read(query_BD, top_k, score_BL, nearest_BP, masked)
-        if reads_on and num < len(masked.list_L):
-            np.put_along_axis(score_BL, nearest_BP, -np.inf, axis=1)
-            self._read_on(found, query_BD, score_BL, num, masked)
-        return found
+        quantizer = self.lists.quantizer if masked is None or masked.is_even else self._held_by(masked)
+        num_probes = min(max(effort.num_first, effort.num_probes), quantizer.ntotal)
+        coarse_BP, list_BP = quantizer.search(query_BD, num_probes)
+        if masked is not None and not masked.is_even:
+            list_BP = masked.list_L[list_BP]
+        found = self._read(
+            query_BD, top_k, coarse_BP[:, : effort.num_first], list_BP[:, : effort.num_first], masked
+        )
+        num_read = effort.num_first
+        while num_read < num_probes:
+            least_B1 = _last(found[0], top_k)[:, None] - effort.margin
+            rows = slice(num_read, num_read * _TIMES_MORE)
+            # faiss passes over -1
+            next_BP = np.where(coarse_BP[:, rows] >= least_B1, list_BP[:, rows], -1)
+            if (next_BP < 0).all():
+                break
+            found = _merge(found, self._read(query_BD, top_k, coarse_BP[:, rows], next_BP, masked))
+            num_read *= _TIMES_MORE
+        return self._list(query_BD, *found, top_k)
 
-    def _read_on(
-        self, found: TopK, query_BD: Floats, score_BL: Floats, num_probes: int, masked: MaskedLists
-    ) -> None:
-        """Reads the next lists, so many at a time, while any is near; -inf is the score of what was read."""
-        top_k = found.score.shape[1]
-        for row in np.flatnonzero(found.candidate[:, -1]):
-            query_1D, score_L = query_BD[row : row + 1], score_BL[row]
-            near_P = np.flatnonzero(score_L >= found.score[row, -1] - self.measured["margin"])
-            while len(near_P):
-                next_P = near_P
-                if len(near_P) > num_probes:
-                    next_P = near_P[np.argpartition(-score_L[near_P], num_probes)[:num_probes]]
-                more = self._read(query_1D, top_k, score_L[None], next_P[None], masked)
-                so_far = TopK(found.candidate[row : row + 1], found.score[row : row + 1])
-                merged = merge_lists([so_far, more], top_k)
-                found.candidate[row], found.score[row] = merged.candidate[0], merged.score[0]
-                score_L[next_P] = -np.inf
-                near_P = near_P[score_L[near_P] >= found.score[row, -1] - self.measured["margin"]]
+    def _held_by(self, masked: MaskedLists) -> Any:
+        """Returns faiss's index of the centroids of the lists that hold anything eligible."""
+        if masked.quantizer is None:
+            quantizer = faiss.clone_index(self.lists.quantizer)
+            quantizer.reset()
+            quantizer.add(np.ascontiguousarray(self.centroid_LD[masked.list_L]))
+            masked.quantizer = quantizer
+        return masked.quantizer
 
     def _read(
         self,
         query_BD: Floats,
         top_k: int,
-        score_BL: Floats,
-        nearest_BP: npt.NDArray[np.int64],
-        masked: MaskedLists,
-    ) -> TopK:
-        """Returns the best of the lists at these places of `masked.list_L`."""
-        list_BP = np.ascontiguousarray(masked.list_L[nearest_BP])
-        coarse_BP = np.ascontiguousarray(np.take_along_axis(score_BL, nearest_BP, axis=1))
+        coarse_BP: Floats,
+        list_BP: npt.NDArray[np.int64],
+        masked: MaskedLists | None,
+    ) -> Found:
+        """Returns the best eligible of these lists, whose centroids have these scores."""
+        coarse_BP, list_BP = np.ascontiguousarray(coarse_BP), np.ascontiguousarray(list_BP)
         num_found = self._num_found(top_k)
         score_BM = np.empty((len(query_BD), num_found), np.float32)
         place_BM = np.empty((len(query_BD), num_found), np.int64)
-        lists = masked.lists or self._lists_of(masked)
-        selector = None if lists is not self.lists else faiss.IDSelectorBitmap(masked.bits)
+        lists, selector = self.lists, None
+        if masked is not None:
+            lists = masked.lists or self._lists_of(masked)
+            selector = faiss.IDSelectorBitmap(masked.bits) if lists is self.lists else None
         parameters = faiss.SearchParametersIVF(nprobe=list_BP.shape[1], sel=selector)
         # The wrapper for arrays takes no parameters.
         arrays = [faiss.swig_ptr(array) for array in (list_BP, coarse_BP, score_BM, place_BM)]
         queries = faiss.swig_ptr(query_BD)
         lists.search_preassigned_c(len(query_BD), queries, num_found, *arrays, False, parameters)
-        return self._list(query_BD, score_BM, place_BM, top_k)
+        return np.where(place_BM < 0, -np.inf, score_BM).astype(np.float32, copy=False), place_BM
 
     def _num_found(self, top_k: int) -> int:
         """Returns how many a search of the lists is asked for."""
@@ -178,7 +160,7 @@ class InvertedFile(StoredIndex):
                 shape = (*place_BM[users].shape, self.lists.d)
                 vector_BMD = self.stored.read_unmapped(place_M).reshape(shape)
                 score_BM[users] = np.matmul(vector_BMD, query_BD[users, :, None])[..., 0]
-        score_BM = np.where(place_BM < 0, -np.inf, score_BM).astype(np.float32, copy=False)
+            score_BM[place_BM < 0] = -np.inf
         return sort_lists(np.where(place_BM < 0, 0, self.candidate_N[place_BM]), score_BM, top_k)
 
     def _lists_of(self, masked: MaskedLists) -> Any:
@@ -194,11 +176,25 @@ class InvertedFile(StoredIndex):
     @cached_property
     def centroid_LD(self) -> Floats:
         """[L, D], of the lists."""
-        centroids: Floats = self.lists.quantizer.reconstruct_n(0, self.lists.nlist)
-        return centroids
+        return artifacts.read_npy(self.stored.folder / files.CENTROIDS)
 
     def _scan(self, query_BD: Floats, top_k: int, masked: MaskedLists | None) -> TopK:
         if masked is None:
             return scan(self.stored.vector_ND, self.candidate_N, query_BD, top_k=top_k)
         candidate_M = self.candidate_N[masked.place_M]
         return scan(masked.read(self.stored), candidate_M, query_BD, top_k=top_k)
+
+
+def _last(score_BM: Floats, top_k: int) -> Floats:
+    """Returns the score of the last of K, [B], of sorted ones; -inf where there are fewer."""
+    if score_BM.shape[1] < top_k:
+        return np.full(len(score_BM), -np.inf, np.float32)
+    return score_BM[:, top_k - 1]
+
+
+def _merge(one: Found, other: Found) -> Found:
+    """Returns the best of two, as many as either has, sorted."""
+    score_BM = np.concatenate([one[0], other[0]], axis=1)
+    place_BM = np.concatenate([one[1], other[1]], axis=1)
+    order_BM = np.argsort(-score_BM, axis=1, kind="stable")[:, : one[0].shape[1]]
+    return np.take_along_axis(score_BM, order_BM, axis=1), np.take_along_axis(place_BM, order_BM, axis=1)

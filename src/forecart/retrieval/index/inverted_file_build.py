@@ -1,5 +1,7 @@
 """Builds an inverted file and measures what its searches need: lists to read, times, how far to look."""
 
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -7,24 +9,21 @@ import numpy as np
 import numpy.typing as npt
 
 from forecart.retrieval.index import files
+from forecart.retrieval.index.centroids import find_nearest
 from forecart.retrieval.index.contract import Floats, IndexSettings, IndexSource
 from forecart.retrieval.index.inverted_file import InvertedFile
-from forecart.retrieval.index.lists import assign_lists, map_lists, train_lists, write_lists
-from forecart.retrieval.index.masks import MaskedLists
+from forecart.retrieval.index.lists import fill_lists, map_lists, train_lists
+from forecart.retrieval.index.masks import Effort, MaskedLists
+from forecart.retrieval.index.probes import SearchLists, find_probes
 from forecart.retrieval.index.scan import scan_under_masks
-from forecart.retrieval.index.tuning import (
-    SearchAt,
-    find_effort,
-    sample_queries,
-    time_scan_us,
-    time_us,
-)
+from forecart.retrieval.index.tuning import sample_queries, time_scan_us, time_us
 from forecart.retrieval.top_k import TopK
 
 SHARES: Final = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
 """Shares of eligible candidates that lists and times are measured for."""
 _UNEVEN_SHARES: Final = (0.5, 0.1)
 _LISTS_A_REGION: Final = 20
+_MAX_REGIONS: Final = 200
 _NUM_MASKED: Final = 250
 """Users that masks are measured with: with all that are sampled it would be most of the work of a build."""
 
@@ -36,11 +35,10 @@ def build_inverted_file(source: IndexSource, folder: Path, settings: IndexSettin
     """
     files.begin_folder(folder)
     files.write_vectors(folder, source, np.float16)
-    lists = train_lists(source, settings)
-    list_of_N = assign_lists(lists, folder, settings)
-    write_lists(lists, folder, list_of_N)
+    lists, centroid_LD = train_lists(source, settings)
+    list_of_N = fill_lists(lists, centroid_LD, folder, settings)
     stored = files.read_vectors(folder, {"embedding_space_id": source.embedding_space_id})
-    index = InvertedFile(stored, map_lists(folder, list_of_N), list_of_N, {})
+    index = InvertedFile(stored, map_lists(folder), list_of_N, {})
     measured = _measure(index, source, settings) if len(list_of_N) else {"levels": []}
     files.finish_folder(folder, source, settings, {"num_lists": lists.nlist, **measured})
 
@@ -61,21 +59,32 @@ def _measure(index: InvertedFile, source: IndexSource, settings: IndexSettings) 
         if not is_eligible_N.any():
             break
         masked = MaskedLists.of(is_eligible_N, index.list_of_N, index.lists.nlist)
-        search_at = _search_at(index, top_k, None if share == 1 else masked)
-        listed = TopK(np.where(np.isneginf(exact.score), 0, index.candidate_N[exact.candidate]), exact.score)
         users_SD = query_SD[: len(exact.score)]
-        effort = find_effort(search_at, users_SD, listed, settings.target_recall, limit=index.lists.nlist)
-        taken_us = time_us(search_at, users_SD, effort)
-        levels.append({"share": share, "num_probes": effort, "search_us": taken_us})
+        search = _search_lists(index, top_k, None if share == 1 else masked)
+        effort = find_probes(
+            index, users_SD, exact, search=search, masked=masked, target=settings.target_recall
+        )
+        taken_us = time_us(_with_effort(search, effort), users_SD)
+        levels.append({"share": share, **asdict(effort), "search_us": taken_us})
         if share < 1 and scan_us + scan_us_each * len(masked.place_M) < taken_us:
             break
-    far = by_place[len(even) :]
+    far = []
+    for is_eligible_N, exact in zip(uneven, by_place[len(even) :], strict=True):
+        masked = MaskedLists.of(is_eligible_N, index.list_of_N, index.lists.nlist)
+        search = _search_lists(index, top_k, masked)
+        users_SD = query_SD[: len(exact.score)]
+        far.append(
+            find_probes(index, users_SD, exact, search=search, masked=masked, target=settings.target_recall)
+        )
     return {
         "top_k": settings.top_k,
         "scan_us": scan_us,
         "scan_us_each": scan_us_each,
         "levels": levels,
-        "margin": max(_measure_margin(index, query_SD, exact, settings.target_recall) for exact in far),
+        "uneven": {
+            "num_probes": max(effort.num_probes for effort in far),
+            "margin": max(effort.margin for effort in far),
+        },
     }
 
 
@@ -87,34 +96,24 @@ def _even_masks(index: InvertedFile, seed: int) -> list[npt.NDArray[np.bool_]]:
 def _uneven_masks(index: InvertedFile, seed: int) -> list[npt.NDArray[np.bool_]]:
     """Returns masks of whole regions, so that the nearest lists are far from some users."""
     centroid_LD = index.centroid_LD
-    num_regions = max(1, len(centroid_LD) // _LISTS_A_REGION)
+    num_regions = min(max(1, len(centroid_LD) // _LISTS_A_REGION), _MAX_REGIONS)
     masks = []
     for share in _UNEVEN_SHARES:
         generator = np.random.default_rng(seed)
-        middle = centroid_LD[generator.permutation(len(centroid_LD))[:num_regions]]
+        middle_RD = centroid_LD[generator.permutation(len(centroid_LD))[:num_regions]]
+        region_L, _ = find_nearest(middle_RD, seed)(centroid_LD)
         is_kept = generator.random(num_regions) < share
         is_kept[0] = True
-        masks.append(is_kept[(centroid_LD @ middle.T).argmax(axis=1)][index.list_of_N])
+        masks.append(is_kept[region_L][index.list_of_N])
     return masks
 
 
-def _measure_margin(index: InvertedFile, query_SD: Floats, exact: TopK, quantile: float) -> float:
-    """Returns how much nearer than its list a candidate may be: the score of the last listed less the list's.
+def _search_lists(index: InvertedFile, top_k: int, masked: MaskedLists | None) -> SearchLists:
+    def search(query_BD: Floats, effort: Effort) -> TopK:
+        return index.search_lists(query_BD, top_k, effort, masked=masked)
 
-    Args:
-        index: whose lists.
-        query_SD: users.
-        exact: their best places under a mask of whole regions.
-        quantile: of what is listed that must not be further from its list.
-    """
-    is_listed_SK = ~np.isneginf(exact.score)
-    if not is_listed_SK.any():
-        return 0.0
-    last_S1 = np.where(is_listed_SK, exact.score, np.inf).min(axis=1, keepdims=True)
-    near_SKD = index.centroid_LD[index.list_of_N[exact.candidate]]
-    gap_SK = last_S1 - np.einsum("sd,skd->sk", query_SD[: len(near_SKD)], near_SKD)
-    return float(np.quantile(gap_SK[is_listed_SK], quantile))
+    return search
 
 
-def _search_at(index: InvertedFile, top_k: int, masked: MaskedLists | None) -> SearchAt:
-    return lambda query_BD, effort: index.search_lists(query_BD, top_k, effort, masked=masked)
+def _with_effort(search: SearchLists, effort: Effort) -> Callable[[Floats], TopK]:
+    return lambda query_BD: search(query_BD, effort)

@@ -1,115 +1,74 @@
-"""The lists of the inverted file, as faiss holds them: centroids, and codes of the vectors on the disk.
+"""The lists of the inverted file, as faiss holds them: codes of the vectors on the disk, list by list.
 
-Nothing here takes more memory than a block of vectors, a sample and four bytes a vector. Many centroids
-are learned region by region, and to find a vector's list only those of the regions near it are read. A search
-reads every centroid: a user is near lists of many regions, a vector in one near its own.
+Nothing here takes more memory than a block of vectors, a sample and four bytes a vector. Codes first go into
+files of neighbouring lists, each small enough to be put in order in memory: the file that faiss reads is then
+written from its beginning to its end.
 """
 
-import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
 from forecart import artifacts
-from forecart.retrieval.index import files
+from forecart.retrieval.index import centroids, files
 from forecart.retrieval.index.contract import Codes, Floats, IndexSettings, IndexSource
 
 VECTORS_A_LIST: Final = 64
 """That centroids are learned from."""
-_NUM_ROUNDS: Final = 10
-_NUM_JOINT_ROUNDS: Final = 4
-"""After the regions were learned alone: else a cluster on a border is cut into lists of both."""
-_MAX_FLAT: Final = 1 << 12
-_REGIONS_FILLED: Final = 8
+_VECTORS_A_LIST_OF_MANY: Final = 8
+_LIST_LENGTH: Final = 100
+"""Of lists by default, where four times the square root of the number of vectors gives longer ones."""
+_NUM_RANGED: Final = 1 << 20
 _CODES: Final = {"float16": faiss.ScalarQuantizer.QT_fp16, "int8": faiss.ScalarQuantizer.QT_8bit}
+_BLOCK_ROWS: Final = 1 << 18
 _BLOCK_BYTES: Final = 1 << 28
 
 
-def train_lists(source: IndexSource, settings: IndexSettings) -> Any:
-    """Returns empty lists around centroids of a sample."""
+def train_lists(source: IndexSource, settings: IndexSettings) -> tuple[Any, Floats]:
+    """Returns empty lists, and their centroids, of a sample."""
     num = len(source.vector_ND)
-    num_lists = min(settings.num_lists or max(1, 4 * int(np.sqrt(num))), max(num, 1))
-    sample = sample_rows(source, num_lists * VECTORS_A_LIST, settings.seed)
-    centroid_LD = sample
-    if num > num_lists > _MAX_FLAT:
-        centroid_LD = _cluster_in_regions(sample, num_lists, settings.seed)
-    elif num > num_lists:
-        centroid_LD = _cluster(sample, num_lists, settings.seed)
-    centroids = faiss.IndexFlatIP(source.vector_ND.shape[1])
-    centroids.add(centroid_LD)
-    lists = empty_lists(centroids, num_lists, settings.codes)
+    num_lists = min(settings.num_lists or choose_num_lists(num), max(num, 1))
+    is_many = num_lists > centroids.MAX_FLAT
+    sample = sample_rows(
+        source, num_lists * (_VECTORS_A_LIST_OF_MANY if is_many else VECTORS_A_LIST), settings.seed
+    )
+    centroid_LD = centroids.learn_centroids(sample, num_lists, settings.seed) if num > num_lists else sample
+    lists = empty_lists(centroids.hold_for_users(centroid_LD), num_lists, settings.codes)
     if settings.codes == "int8" and num:
-        lists.sq.train(sample)
-    return lists
+        lists.sq.train(sample[:: -(-len(sample) // _NUM_RANGED)])
+    return lists, centroid_LD
+
+
+def choose_num_lists(num: int) -> int:
+    """Returns how many lists so many vectors are put into."""
+    return max(1, 4 * int(np.sqrt(num)), num // _LIST_LENGTH)
 
 
 def sample_rows(source: IndexSource, num: int, seed: int) -> Floats:
     """Returns so many of the vectors, or all, in their order."""
-    if num >= len(source.vector_ND):
-        return np.array(source.vector_ND[:], np.float32)
+    num = min(num, len(source.vector_ND))
     chosen = np.random.default_rng(seed).choice(len(source.vector_ND), num, replace=False)
-    return np.array(source.vector_ND[np.sort(chosen)], np.float32)
+    chosen.sort()
+    sample_SD = np.empty((num, source.vector_ND.shape[1]), np.float32)
+    for first in range(0, num, _BLOCK_ROWS):
+        rows = slice(first, first + _BLOCK_ROWS)
+        sample_SD[rows] = source.vector_ND[chosen[rows]]
+    return sample_SD
 
 
-def _cluster(sample: Floats, num_lists: int, seed: int) -> Floats:
-    # Centroids of one length: lists are by direction, and long vectors, of a high prior, draw no others.
-    clustering = faiss.Kmeans(
-        sample.shape[1], num_lists, niter=_NUM_ROUNDS, seed=seed, spherical=True, min_points_per_centroid=1
-    )
-    clustering.train(sample)
-    return np.asarray(clustering.centroids)
-
-
-def _cluster_in_regions(sample: Floats, num_lists: int, seed: int) -> Floats:
-    """Returns centroids that were learned region by region, as many in each as it has of the sample."""
-    regions = faiss.IndexFlatIP(sample.shape[1])
-    regions.add(_cluster(sample, 4 * int(np.sqrt(num_lists)), seed))
-    region_S = regions.search(sample, 1)[1][:, 0]
-    order_S = np.argsort(region_S, kind="stable")
-    ends = np.cumsum(np.bincount(region_S, minlength=regions.ntotal))
-    list_ends = np.round(ends / len(sample) * num_lists).astype(int)
-    parts = []
-    for (first, last), (first_list, last_list) in zip(
-        pairwise([0, *ends]), pairwise([0, *list_ends]), strict=True
-    ):
-        if last_list > first_list:
-            parts.append(_cluster(sample[order_S[first:last]], last_list - first_list, seed))
-    centroid_LD = np.concatenate(parts)
-    for _ in range(_NUM_JOINT_ROUNDS):
-        _move(centroid_LD, sample, _hold_in_regions(centroid_LD, seed).search(sample, 1)[1][:, 0])
-    return centroid_LD
-
-
-def _move(centroid_LD: Floats, sample: Floats, list_S: npt.NDArray[np.int64]) -> None:
-    """Moves each centroid into the middle of what is nearest to it; one of nothing stays."""
-    order_S = np.argsort(list_S, kind="stable")
-    filled, first = np.unique(list_S[order_S], return_index=True)
-    sum_LD = np.add.reduceat(sample[order_S], first, axis=0)
-    centroid_LD[filled] = sum_LD / np.linalg.norm(sum_LD, axis=1, keepdims=True).clip(min=1e-30)
-
-
-def _hold_in_regions(centroid_LD: Floats, seed: int) -> Any:
-    """Returns an index of the centroids that reads only those of the regions nearest to a vector."""
-    num_lists, width = centroid_LD.shape
-    regions = faiss.IndexFlatIP(width)
-    regions.add(_cluster(centroid_LD, 4 * int(np.sqrt(num_lists)), seed))
-    held = faiss.IndexIVFFlat(regions, width, regions.ntotal, faiss.METRIC_INNER_PRODUCT)
-    held.is_trained = True
-    held.add(centroid_LD)
-    held.nprobe = min(_REGIONS_FILLED, regions.ntotal)
-    return held
-
-
-def empty_lists(centroids: Any, num_lists: int, codes: Codes = "float16") -> Any:
+def empty_lists(quantizer: Any, num_lists: int, codes: Codes = "float16") -> Any:
     """Returns lists around centroids."""
     lists = faiss.IndexIVFScalarQuantizer(
-        centroids,
-        centroids.d,
+        quantizer,
+        quantizer.d,
         num_lists,
         _CODES[codes],
         faiss.METRIC_INNER_PRODUCT,
@@ -119,85 +78,78 @@ def empty_lists(centroids: Any, num_lists: int, codes: Codes = "float16") -> Any
     return lists
 
 
-def assign_lists(lists: Any, folder: Path, settings: IndexSettings) -> npt.NDArray[np.int32]:
-    """Returns the list that each vector of a folder is nearest to, [N], and writes them there."""
-    parts = []
-    centroids = lists.quantizer
-    if lists.nlist > _MAX_FLAT:
-        centroids = _hold_in_regions(centroids.reconstruct_n(0, lists.nlist), settings.seed)
-    for _, block in files.read_blocks(folder):
-        vector_MD = block.astype(np.float32)
-        parts.append(centroids.search(vector_MD, 1)[1][:, 0].astype(np.int32))
-    list_of_N = np.concatenate([np.zeros(0, np.int32), *parts])
+@dataclass(frozen=True, eq=False)
+class Aside:
+    """Files of neighbouring lists, with the code, the place and the list of each vector.
+
+    Attributes:
+        lists: that the codes are of.
+        files: opened.
+    """
+
+    lists: Any
+    files: Sequence[IO[bytes]]
+
+    def add(self, vector_MD: Floats, list_M: npt.NDArray[np.int32], first: int) -> None:
+        """Puts vectors aside, of which the first is at this place."""
+        code_MC = self.lists.sq.compute_codes(vector_MD)
+        place_M = np.arange(first, first + len(list_M), dtype=np.int64)
+        record_MC = np.concatenate([code_MC, _as_bytes(place_M), _as_bytes(list_M)], axis=1)
+        file_M = list_M.astype(np.int64) * len(self.files) // self.lists.nlist
+        record_MC = record_MC[np.argsort(file_M, kind="stable")]
+        ends = np.cumsum(np.bincount(file_M, minlength=len(self.files)))
+        for handle, (begins, end) in zip(self.files, pairwise([0, *ends]), strict=True):
+            handle.write(record_MC[begins:end].data)
+
+    def write(self, path: Path) -> None:
+        """Writes what was put aside as faiss reads it: the codes of a list, then its places."""
+        code_size = self.lists.code_size
+        with path.open("wb") as written:
+            for handle in self.files:
+                handle.seek(0)
+                record_MC = np.frombuffer(handle.read(), np.uint8).reshape(-1, code_size + 12)
+                list_M = np.ascontiguousarray(record_MC[:, code_size + 8 :]).view(np.int32)[:, 0]
+                order_M = np.argsort(list_M, kind="stable")
+                code_MC = record_MC[order_M, :code_size]
+                place_MC = record_MC[order_M, code_size : code_size + 8]
+                begins = np.flatnonzero(np.diff(list_M[order_M], prepend=-1))
+                for first, last in pairwise([*begins, len(order_M)]):
+                    written.write(code_MC[first:last].data)
+                    written.write(place_MC[first:last].data)
+            if not written.tell():
+                written.write(b"\0")  # nothing cannot be mapped
+
+
+def _as_bytes(number_M: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    return number_M[:, None].view(np.uint8)
+
+
+def fill_lists(
+    lists: Any, centroid_LD: Floats, folder: Path, settings: IndexSettings
+) -> npt.NDArray[np.int32]:
+    """Writes a folder's vectors into the lists they are nearest to: the list of each, [N]."""
+    find = centroids.find_nearest(centroid_LD, settings.seed)
+    parts = [np.zeros(0, np.int32)]
+    num_files = 1 + files.count_vectors(folder) * (lists.code_size + 12) // _BLOCK_BYTES
+    with ExitStack() as opened:
+        aside = Aside(
+            lists, [opened.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(num_files)]
+        )
+        for first, block in files.read_blocks(folder):
+            vector_MD = block.astype(np.float32)
+            list_M, _ = find(vector_MD)
+            aside.add(vector_MD, list_M, first)
+            parts.append(list_M)
+        artifacts.write_atomically(folder / files.LISTS, aside.write)
+    list_of_N = np.concatenate(parts)
+    size_L = np.zeros(lists.nlist, np.uint64)
+    for part in parts:
+        size_L += np.bincount(part, minlength=lists.nlist).astype(np.uint64)
     artifacts.write_npy(folder / files.LIST_OF, list_of_N)
-    return list_of_N
-
-
-def write_lists(lists: Any, folder: Path, list_of_N: npt.NDArray[np.int32]) -> None:
-    """Writes the codes of a folder's vectors, by list, and faiss's index of them."""
-    size_L = _count(list_of_N, lists.nlist)
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as handle:
-            handle.truncate(_num_bytes(lists, size_L))
-            filled_L = np.zeros(lists.nlist, np.int64)
-            for first, code_MC in _encode(lists, folder):
-                list_M = list_of_N[first : first + len(code_MC)]
-                _place(handle.fileno(), code_MC, list_M, first=first, filled_L=filled_L, size_L=size_L)
-
-    artifacts.write_atomically(folder / files.LISTS, write)
+    artifacts.write_npy(folder / files.SIZES, size_L)
+    artifacts.write_npy(folder / files.CENTROIDS, centroid_LD)
     artifacts.write_atomically(folder / files.LIBRARY, lambda path: faiss.write_index(lists, str(path)))
-
-
-def _count(list_of_N: npt.NDArray[np.int32], num_lists: int) -> npt.NDArray[np.uint64]:
-    size_L = np.zeros(num_lists, np.uint64)
-    for first in range(0, len(list_of_N), _BLOCK_BYTES // 64):
-        block = list_of_N[first : first + _BLOCK_BYTES // 64]
-        size_L += np.bincount(block, minlength=num_lists).astype(np.uint64)
-    return size_L
-
-
-def _num_bytes(lists: Any, size_L: npt.NDArray[np.uint64]) -> int:
-    # At least a byte: nothing cannot be mapped.
-    return max(1, int(size_L.sum()) * (int(lists.code_size) + 8))
-
-
-def _encode(lists: Any, folder: Path) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    """Yields codes in blocks so large that what goes into one list is not written by the row."""
-    parts: list[npt.NDArray[np.uint8]] = []
-    begins = 0
-    for first, block in files.read_blocks(folder):
-        parts.append(lists.sq.compute_codes(block.astype(np.float32)))
-        if sum(part.nbytes for part in parts) >= _BLOCK_BYTES:
-            yield begins, np.concatenate(parts)
-            parts, begins = [], first + len(block)
-    if parts:
-        yield begins, np.concatenate(parts)
-
-
-def _place(
-    descriptor: int,
-    code_MC: npt.NDArray[np.uint8],
-    list_M: npt.NDArray[np.int32],
-    *,
-    first: int,
-    filled_L: npt.NDArray[np.int64],
-    size_L: npt.NDArray[np.uint64],
-) -> None:
-    """Writes codes and places where faiss reads them: the codes of a list, then its places."""
-    code_size = code_MC.shape[1]
-    begin_L = (np.cumsum(size_L) - size_L).astype(np.int64) * (code_size + 8)
-    order_M = np.argsort(list_M, kind="stable")
-    code_MC, place_M = code_MC[order_M], order_M + first
-    ends = np.cumsum(np.bincount(list_M, minlength=len(size_L)))
-    for number in np.flatnonzero(np.diff(ends, prepend=0)):
-        begins = ends[number - 1] if number else 0
-        rows = slice(begins, ends[number])
-        codes_at = begin_L[number] + filled_L[number] * code_size
-        places_at = begin_L[number] + int(size_L[number]) * code_size + filled_L[number] * 8
-        os.pwrite(descriptor, code_MC[rows].tobytes(), codes_at)
-        os.pwrite(descriptor, place_M[rows].tobytes(), places_at)
-        filled_L[number] += ends[number] - begins
+    return list_of_N
 
 
 def put_into_lists(
@@ -207,18 +159,19 @@ def put_into_lists(
     lists.add_core(len(vector_MD), faiss.swig_ptr(vector_MD), faiss.swig_ptr(place_M), faiss.swig_ptr(list_M))
 
 
-def map_lists(folder: Path, list_of_N: npt.NDArray[np.int32]) -> Any:
+def map_lists(folder: Path) -> Any:
     """Maps the lists of a folder whose files were verified."""
     lists = faiss.read_index(str(folder / files.LIBRARY))
-    size_L = _count(list_of_N, lists.nlist)
+    size_L = np.array(artifacts.read_npy(folder / files.SIZES))
+    num = int(size_L.sum())
     mapped = faiss.OnDiskInvertedLists(lists.nlist, lists.code_size, str(folder / files.LISTS))
     mapped.set_all_lists_sizes(faiss.swig_ptr(size_L))
-    mapped.totsize = _num_bytes(lists, size_L)
+    mapped.totsize = max(1, num * (int(lists.code_size) + 8))
     mapped.read_only = True
     mapped.do_mmap()
     # By default every search starts threads that read ahead: several times what the search itself takes.
     mapped.prefetch_nthread = 0
     lists.replace_invlists(mapped, True)
     mapped.this.disown()
-    lists.ntotal = len(list_of_N)
+    lists.ntotal = num
     return lists

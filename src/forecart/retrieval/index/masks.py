@@ -12,6 +12,8 @@ _MAX_SCANNED: Final = 1 << 24
 _MAX_LISTED: Final = 1 << 25
 """Numbers in the eligible candidates' vectors that are kept in memory with their mask: 64 MB, as float32 to
 be scanned, or as float16 in lists of their own."""
+_ELIGIBLE_FIRST: Final = 16
+"""Times K."""
 _MAX_CHANCE: Final = 2.0
 
 
@@ -27,7 +29,7 @@ class MaskedLists:
         is_even: whether the mask is as if drawn at random in every list; else the lists nearest to a user may
             be those that hold least.
         lists: faiss's, that are read under this mask; None before the first time.
-        centroid_MD: of `list_L`; likewise.
+        quantizer: faiss's, of the centroids of `list_L`; likewise.
     """
 
     place_M: npt.NDArray[np.int64]
@@ -36,7 +38,7 @@ class MaskedLists:
     share: float
     is_even: bool
     lists: Any = None
-    centroid_MD: Floats | None = None
+    quantizer: Any = None
     _vector_MD: Floats | None = field(default=None, repr=False)
 
     @classmethod
@@ -60,6 +62,11 @@ class MaskedLists:
             is_even=bool(by_chance < _MAX_CHANCE),
         )
 
+    def count_first(self, top_k: int) -> int:
+        """Returns how many lists hold enough that is eligible to say how far others need be looked at."""
+        num_lists = len(self.list_L)
+        return min(-(-_ELIGIBLE_FIRST * top_k * num_lists // max(len(self.place_M), 1)), num_lists)
+
     def has_own_lists(self, width: int) -> bool:
         """Says whether the eligible candidates are few enough to be kept in lists of their own."""
         return len(self.place_M) * width <= _MAX_LISTED
@@ -74,10 +81,26 @@ class MaskedLists:
         return vector_MD
 
 
-def choose_num_probes(measured: dict[str, Any], masked: MaskedLists | None, top_k: int) -> int:
-    """Returns how many lists are to be read, or 0 where scanning everything eligible is cheaper.
+@dataclass(frozen=True)
+class Effort:
+    """Which lists are read for a user.
 
-    The times are those measured at building. Lists are read as many as the next narrower mask needed that was
+    Attributes:
+        num_first: the nearest, in any case.
+        num_probes: so many of the nearest, as long as they are near enough for how good was what the first
+            ones have.
+        margin: a list is near enough if its centroid's score is that of the last listed less this, or more.
+    """
+
+    num_first: int
+    num_probes: int
+    margin: float
+
+
+def choose_effort(measured: dict[str, Any], masked: MaskedLists | None, top_k: int) -> Effort | None:
+    """Returns which lists are to be read, or None where scanning everything eligible is cheaper.
+
+    The times are those measured at building. Lists are read as the next narrower mask needed that was
     measured; under a mask narrower than all of them everything eligible is scanned.
 
     Args:
@@ -88,11 +111,15 @@ def choose_num_probes(measured: dict[str, Any], masked: MaskedLists | None, top_
     share = 1.0 if masked is None else masked.share
     levels = [level for level in measured["levels"] if level["share"] <= share]
     if not levels:
-        return 0
+        return None
     level = max(levels, key=lambda one: one["share"])
     longer = max(1.0, top_k / measured["top_k"])
     if masked is not None:
         scan_us = measured["scan_us"] + measured["scan_us_each"] * len(masked.place_M)
         if scan_us <= level["search_us"] * longer:
-            return 0
-    return int(np.ceil(level["num_probes"] * longer))
+            return None
+    num_first = level["num_first"]
+    if masked is not None and not masked.is_even:
+        num_first, level = masked.count_first(measured["top_k"]), measured["uneven"]
+    num_first, num_probes = (int(np.ceil(num * longer)) for num in (num_first, level["num_probes"]))
+    return Effort(num_first, num_probes, level["margin"])

@@ -72,11 +72,10 @@ def scan_under_masks(
         top_k: K.
     """
     lists = [no_lists(num_users, top_k) for _, num_users in masks]
-    query_DB = np.ascontiguousarray(query_BD.T)
     for begins, block_MD in blocks:
         for first in range(0, len(block_MD), _BLOCK_ROWS):
             part_D = block_MD[first : first + _BLOCK_ROWS].astype(np.float32, copy=False)
-            score_BM = np.ascontiguousarray((part_D @ query_DB).T)
+            score_BM = query_BD @ part_D.T
             rows = slice(begins + first, begins + first + len(part_D))
             for found, (mask_N, num_users) in zip(lists, masks, strict=True):
                 for row, score_M in enumerate(score_BM[:num_users]):

@@ -37,15 +37,19 @@ def index_recall_at_k(found: TopK, exact: TopK) -> npt.NDArray[np.float64]:
     return np.where(is_listed.any(axis=1), num_found / np.maximum(is_listed.sum(axis=1), 1), 1.0)
 
 
+def recall_bound(recall_S: npt.NDArray[np.float64]) -> float:
+    """Returns the mean less two standard errors: recall is measured on a sample."""
+    return float(recall_S.mean() - 2 * recall_S.std() / np.sqrt(len(recall_S)))
+
+
 def find_effort(search_at: SearchAt, query_SD: Floats, exact: TopK, target: float, *, limit: int) -> int:
     """Returns the least effort whose recall reaches the target; `limit` where none below does.
 
-    Recall counts with two standard errors less than was measured, since it is measured on a sample.
+    Recall counts with two standard errors less than was measured (`recall_bound`).
     """
 
     def is_enough(effort: int) -> bool:
-        recall_S = index_recall_at_k(search_at(query_SD, effort), exact)
-        return bool(recall_S.mean() - 2 * recall_S.std() / np.sqrt(len(recall_S)) >= target)
+        return recall_bound(index_recall_at_k(search_at(query_SD, effort), exact)) >= target
 
     low, high = 0, 1
     while high < limit and not is_enough(high):
@@ -58,24 +62,20 @@ def find_effort(search_at: SearchAt, query_SD: Floats, exact: TopK, target: floa
     return high
 
 
-def time_us(search_at: SearchAt, query_SD: Floats, effort: int) -> float:
-    """Returns the median time of a search for one user, in microseconds."""
-    return _median_us(lambda query_BD: search_at(query_BD, effort), query_SD)
-
-
 def time_scan_us(source: IndexSource, query_SD: Floats, top_k: int) -> tuple[float, float]:
     """Returns what an exact search for one user takes: microseconds, and microseconds a candidate."""
     taken = []
     for num in _SCANNED:
         vector_ND = np.array(source.vector_ND[:num], np.float32)
         candidate_N = source.candidate_N[:num]
-        taken.append(_median_us(partial(scan, vector_ND, candidate_N, top_k=top_k), query_SD))
+        taken.append(time_us(partial(scan, vector_ND, candidate_N, top_k=top_k), query_SD))
     few, many = _SCANNED
     each_us = max(taken[1] - taken[0], 0.0) / (many - few)
     return max(taken[0] - few * each_us, 0.0), each_us
 
 
-def _median_us(search: Callable[[Floats], TopK], query_SD: Floats) -> float:
+def time_us(search: Callable[[Floats], TopK], query_SD: Floats) -> float:
+    """Returns the median time of a search for one user, in microseconds."""
     taken = []
     for row in range(min(len(query_SD), _NUM_TIMED)):
         started = time.perf_counter()
