@@ -48,9 +48,13 @@ def run_child(stage: str, folder: Path, asked: argparse.Namespace) -> dict[str, 
 def run_once(stage: str, folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """Runs a stage, or takes what it said when it ran for this folder before."""
     noted = folder.with_name(f"{stage}.json")
+    asked_for = {name: getattr(asked, name) for name in ("rows", "codes", "tuned", "lists")}
     if not noted.exists():
-        artifacts.write_json(noted, run_child(stage, folder, asked))
-    figures: dict[str, Any] = artifacts.read_json(noted)
+        artifacts.write_json(noted, {"asked_for": asked_for, "figures": run_child(stage, folder, asked)})
+    found = artifacts.read_json(noted)
+    if found["asked_for"] != asked_for:
+        raise SystemExit(f"{noted} is of {found['asked_for']}, not of {asked_for}: name another folder")
+    figures: dict[str, Any] = found["figures"]
     print(json.dumps(figures, indent=2), flush=True)
     return figures
 

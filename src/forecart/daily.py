@@ -5,6 +5,7 @@ of the day before, and candidate tables as the run's own. The models are the run
 without a moment trains. A day that is complete is not done again, and one that was killed is gone on with.
 """
 
+import shutil
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from forecart.days import DAY_FILE, DAYS, alone, list_days
 from forecart.engine.contract import Engine
 from forecart.engine.cost import show_cost
 from forecart.errors import ArtifactError, ConfigError
-from forecart.object_store import Place
+from forecart.object_store import Place, to_place
 from forecart.observe import Reporter
 from forecart.retrieval.candidate_files import PIECES
 from forecart.retrieval.candidates import (
@@ -86,12 +87,15 @@ def run_day(
     with alone(folder):
         base = Workflow(config, folder, reporter=reporter, engine=engine, mirror=mirror)
         base.mirror.pull()
-        _check_moment(config, folder, as_of)
+        _check_moment(config, folder, as_of, kept=to_place(run))
         base.events()
         day = Day(base, as_of)
         done = day.run()
-        for old in list_days(folder)[:-KEEP_DAYS]:
-            base.mirror.remove_day(old)
+        oldest = list_days(folder)[-KEEP_DAYS:][0].name
+        for old in (folder / DAYS).iterdir():
+            if old.name < oldest:
+                shutil.rmtree(old)
+        base.mirror.remove_days(before=oldest)
         return done
 
 
@@ -223,7 +227,7 @@ class ReopenedDay:
         return Day(base, self.as_of).listing(self.level)
 
 
-def _check_moment(config: RunConfig, folder: Path, as_of: datetime) -> None:
+def _check_moment(config: RunConfig, folder: Path, as_of: datetime, *, kept: Place) -> None:
     if to_us(as_of) < config.learn_until_us:
         raise ConfigError(
             f"a day is not before what the models learned from ({config.split.as_of}), {as_of} arrived"
@@ -234,5 +238,5 @@ def _check_moment(config: RunConfig, folder: Path, as_of: datetime) -> None:
     if later:
         raise ConfigError(
             f"days are run in their order, {later[-1]} is there and {as_of} was asked for: "
-            f"if that one is a mistake, remove {folder / DAYS / later[-1]}"
+            f"if that one is a mistake, remove {kept / DAYS / later[-1]}"
         )

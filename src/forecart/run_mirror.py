@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from forecart import artifacts
-from forecart.days import DAY_FILE, alone
+from forecart.days import DAY_FILE, DAYS, alone, list_days
 from forecart.errors import ArtifactError
 from forecart.object_store import ObjectPath, Place, for_each, to_place
 
@@ -53,9 +53,8 @@ class LocalRun:
     def pull(self) -> None:
         """Brings nothing; see `RunMirror.pull`."""
 
-    def remove_day(self, day: Path) -> None:
-        """Removes a day."""
-        shutil.rmtree(day)
+    def remove_days(self, *, before: str) -> None:
+        """Removes nothing; see `RunMirror.remove_days`."""
 
 
 class RunMirror(LocalRun):
@@ -173,6 +172,8 @@ class RunMirror(LocalRun):
     def pull(self) -> None:
         """Brings every complete stage, those of days too, and the files that are of none.
 
+        A day that the store does not have is no day here either.
+
         Raises:
             ArtifactError: there is no run, or an object is not what was pushed.
         """
@@ -181,6 +182,9 @@ class RunMirror(LocalRun):
             raise ArtifactError(f"{self.remote} must be a run, it has no {artifacts.CONFIG}")
         for name in (one for one in sizes if one in _TOP or PurePosixPath(one).name == DAY_FILE):
             artifacts.write_atomically(self.folder / name, (self.remote / name).download)
+        for day in list_days(self.folder):
+            if self._name(day / DAY_FILE) not in sizes:
+                (day / DAY_FILE).unlink()
         for path in (PurePosixPath(one) for one in sizes):
             if path.name == MIRROR and str(path.parent / artifacts.MANIFEST) in sizes:
                 listed = self._read_listing(str(path.parent))
@@ -188,12 +192,16 @@ class RunMirror(LocalRun):
                 self.take_over(self.folder / path.parent, listed["key"])
         self.bring(*self._waiting)
 
-    def remove_day(self, day: Path) -> None:
-        """Removes a day here and there, where it is no day any more from the first object on."""
-        there = self.remote / self._name(day)
-        (there / DAY_FILE).remove()
-        for_each(lambda one: (there / one).remove(), there.sizes())
-        super().remove_day(day)
+    def remove_days(self, *, before: str) -> None:
+        """Removes what the store has of earlier days, finished or not; `day.json` first."""
+        days = self.remote / DAYS
+        sizes = days.sizes()
+        for name in sorted({PurePosixPath(one).parts[0] for one in sizes}):
+            if name < before:
+                (days / name / DAY_FILE).remove()
+                for_each(
+                    lambda one: (days / one).remove(), [one for one in sizes if one.startswith(f"{name}/")]
+                )
 
     # --- one stage ------------------------------------------------------------------------------------
 

@@ -275,3 +275,12 @@ def test_days_of_a_run_in_an_object_store_are_those_of_a_folder(config, folder, 
         and shown["is_worked_on"] is None
     )
     assert shown["day"]["as_of"] == moment.isoformat()
+    (place / f"days/{day.folder.name}/day.json").remove()  # a mistake, taken back in the store
+    (place / "days/20250101T000000Z/day.json").write_bytes(b"{}")  # what a kill left of an earlier day
+    again = run_day(
+        config, place, moment - timedelta(hours=1), reporter=SilentReporter(), work_folder=machine
+    )
+    left = {name.split("/")[1] for name in place.sizes() if name.startswith("days/")}
+    assert left == {list_days(folder)[1].name, again.folder.name, day.folder.name}
+    with pytest.raises(ConfigError, match=f"remove {place}/days/{again.folder.name}"):
+        run_day(config, place, moment - timedelta(hours=2), reporter=SilentReporter(), work_folder=machine)

@@ -90,6 +90,23 @@ def test_pinned_workers_have_a_core_each(tmp_path):
             assert sorted(core for one in now for core in one) == cores
 
 
+def test_a_reload_of_workers_on_every_core_ends_on_every_core(tmp_path):
+    cores = os.sched_getaffinity(0)
+    with serving(tmp_path, "--releases", tmp_path, "--workers", len(cores), "--pin") as server:
+        wait_until(lambda: server.log.read_text().count('"serving"') == len(cores))
+        before = set(server.workers())
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: not before & set(server.workers()), patience_s=60)
+
+        def has_a_core_each():
+            return sorted(map(tuple, map(os.sched_getaffinity, server.workers()))) == [
+                (one,) for one in sorted(cores)
+            ]
+
+        wait_until(has_a_core_each)
+        assert server.client.get("/healthz").status_code == 200
+
+
 def test_more_pinned_workers_than_cores_are_told(tmp_path):
     num = len(os.sched_getaffinity(0)) + 1
     with pytest.raises(ConfigError, match=f"{num} workers for {num - 1} cores"):

@@ -72,7 +72,8 @@ def describe_run(run: Place) -> dict[str, Any]:
     Whether one works on a run in an object store is not known there: None.
 
     Raises:
-        ArtifactError: the folder holds no run.
+        ArtifactError: there is no run.
+        StoreError: the object store does not answer.
     """
     if isinstance(run, ObjectPath):
         return _describe_kept(run)

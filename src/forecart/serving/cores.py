@@ -17,7 +17,7 @@ _held: Final[list[IO[bytes]]] = []
 
 
 def require_cores(num_processes: int) -> None:
-    """Says whether each of so many processes can have a core of its own.
+    """Returns where each of so many processes can have a core of its own.
 
     Raises:
         ConfigError: there are not as many that this process may use, or it is not Linux.
@@ -34,14 +34,14 @@ def require_cores(num_processes: int) -> None:
         )
 
 
-def stay_on_core(folder: Path) -> int:
-    """Keeps this process, with threads that it will start, on a core that no other has; returns which.
+def stay_on_core(folder: Path) -> bool:
+    """Keeps this process, with threads that it will start, on a core that no other has, if there is one.
 
     Args:
         folder: of the locks that say who has which.
 
-    Raises:
-        ConfigError: every core is taken.
+    Returns:
+        Whether one was free: while a process is replaced, both are there.
     """
     for core in sorted(os.sched_getaffinity(0)):
         lock = (folder / f"core-{core}").open("wb")
@@ -53,5 +53,5 @@ def stay_on_core(folder: Path) -> int:
         _held.append(lock)
         for thread in Path("/proc/self/task").iterdir():
             os.sched_setaffinity(int(thread.name), {core})
-        return core
-    raise ConfigError("there must be a core for each worker, all of them are taken")
+        return True
+    return False

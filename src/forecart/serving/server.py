@@ -39,6 +39,8 @@ _STOP_S: Final = 8
 """A process that has not stopped by then is killed."""
 _LOOK_S: Final = 0.2
 """How often a process looks whether its parent is still there."""
+_LOOK_AT_MARK_S: Final = 0.05
+"""And whether it is to drain."""
 _MAX_CONNECTIONS: Final = 8192
 """Of one process. The next one waits until another closes, unlike a request too many, which is refused."""
 
@@ -146,17 +148,22 @@ def _drain_first(mark: Path, drain_s: float) -> None:
 
 def _load_tied(load: Callable[[], HttpApp], parent: int, mark: Path, cores: Path | None) -> HttpApp:
     """Returns the application, in a process that drains and ends with its parent, a killed one too."""
-    if cores is not None:
-        stay_on_core(cores)
+    if cores is not None and not stay_on_core(cores):
+        threading.Thread(target=_wait_for_core, args=(cores,), name="core-watch", daemon=True).start()
     threading.Thread(target=_end_with, args=(parent,), name="parent-watch", daemon=True).start()
     app = load()
     threading.Thread(target=_drain_at, args=(mark, app.draining), name="drain-watch", daemon=True).start()
     return app
 
 
+def _wait_for_core(cores: Path) -> None:
+    while not stay_on_core(cores):
+        time.sleep(_LOOK_S)
+
+
 def _drain_at(mark: Path, draining: threading.Event) -> None:
     while not mark.exists():
-        time.sleep(_LOOK_S)
+        time.sleep(_LOOK_AT_MARK_S)
     draining.set()
 
 

@@ -48,7 +48,7 @@ class ServingSettings(BaseModel):
     max_in_flight: int = Field(default=32, ge=1)
     """Requests at a time in each process; the others are told to come again."""
     drain_s: float = Field(default=1, ge=0, le=60)
-    """So long after SIGTERM `/readyz` says 503 and every answer closes its connection; then it stops."""
+    """After SIGTERM `/readyz` says 503 and answers close their connections for so long; then it stops."""
     max_body_bytes: int = Field(default=64 << 10, ge=1024)
     """A larger request is refused."""
     max_batch: int = Field(default=64, ge=1, le=1024)

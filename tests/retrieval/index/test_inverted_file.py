@@ -241,3 +241,23 @@ def test_shards_are_listed_and_another_is_refused(tmp_path):
         open_shards(tmp_path / "shards")
     with pytest.raises(ArtifactError, match="none is there"):
         seal_shards(tmp_path / "shards", 3)
+
+
+def test_where_no_margin_is_enough_every_list_is_read(tmp_path):
+    settings = SETTINGS.model_copy(update={"target_recall": 1.0})
+    build_index(SOURCE, tmp_path / "index", settings)
+    index = open_index(tmp_path / "index")
+    is_eligible = CLUSTER < 75
+    mask = np.zeros(NUM + 2, np.bool_)
+    mask[CANDIDATES[is_eligible]] = True
+    masked = index.prepare(Eligible(mask))
+    effort = choose_effort(index.measured | {"scan_us": 1e9}, masked, TOP_K)
+    assert recall(index.search_lists(USERS, TOP_K, effort, masked=masked), is_eligible) > 0.998
+
+
+def test_vectors_that_are_all_the_same_are_listed(tmp_path):
+    same = np.tile(VECTORS[:1], (2000, 1))
+    source = IndexSource(same, CANDIDATES[:2000], "space", USERS)
+    build_index(source, tmp_path / "index", IndexSettings(top_k=TOP_K, num_sampled=50))
+    found = open_index(tmp_path / "index").search(USERS[:5], TOP_K)
+    assert (found.candidate > 0).all() and len(np.unique(found.candidate[0])) == TOP_K

@@ -39,7 +39,7 @@ def learn_centroids(sample_SD: Floats, num_lists: int, seed: int) -> Floats:
         return _cluster(sample_SD, num_lists, seed)
     generator = np.random.default_rng(seed)
     drawn = np.sort(generator.choice(len(sample_SD), num_lists, replace=False))
-    centroid_LD = _to_unit(sample_SD[drawn])
+    centroid_LD = to_unit(sample_SD[drawn])
     for number, share in enumerate(_MOVED):
         looks = _LOOKS[:1] if number < _NUM_QUICK else _LOOKS[:2]
         nearest = Regions.of(centroid_LD, seed, looks)
@@ -47,7 +47,7 @@ def learn_centroids(sample_SD: Floats, num_lists: int, seed: int) -> Floats:
         if num_moved := int(share * num_lists):
             badly = np.argpartition(cosine_S, min(4 * num_moved, len(cosine_S) - 1))[: 4 * num_moved]
             few = np.argpartition(num_L, num_moved)[:num_moved]
-            centroid_LD[few] = _to_unit(sample_SD[generator.choice(badly, num_moved, replace=False)])
+            centroid_LD[few] = to_unit(sample_SD[generator.choice(badly, num_moved, replace=False)])
     return centroid_LD
 
 
@@ -72,18 +72,19 @@ def _move_to_middles(
     num_L = np.zeros(len(centroid_LD), np.int64)
     parts = []
     for first in range(0, len(sample_SD), _BLOCK_ROWS):
-        unit_MD = _to_unit(sample_SD[first : first + _BLOCK_ROWS])
+        unit_MD = to_unit(sample_SD[first : first + _BLOCK_ROWS])
         list_M, cosine_M = nearest(unit_MD)
         order_M = np.argsort(list_M, kind="stable")
         filled, begins, num = np.unique(list_M[order_M], return_index=True, return_counts=True)
         sum_LD[filled] += np.add.reduceat(unit_MD[order_M], begins, axis=0)
         num_L[filled] += num
         parts.append(cosine_M)
-    centroid_LD[num_L > 0] = _to_unit(sum_LD[num_L > 0])  # one of nothing stays
+    centroid_LD[num_L > 0] = to_unit(sum_LD[num_L > 0])  # one of nothing stays
     return num_L, np.concatenate(parts)
 
 
-def _to_unit(vector_MD: Floats) -> Floats:
+def to_unit(vector_MD: Floats) -> Floats:
+    """Returns vectors of length one in the same directions."""
     length_M1 = np.linalg.norm(vector_MD, axis=1, keepdims=True)
     return np.asarray(vector_MD / length_M1.clip(min=1e-30), np.float32)
 
@@ -95,7 +96,7 @@ def find_nearest(centroid_LD: Floats, seed: int) -> Nearest:
     flat = hold_flat(centroid_LD)
 
     def search(vector_MD: Floats) -> tuple[Lists, Floats]:
-        cosine_M1, list_M1 = flat.search(_to_unit(vector_MD), 1)
+        cosine_M1, list_M1 = flat.search(to_unit(vector_MD), 1)
         return list_M1[:, 0].astype(np.int32), cosine_M1[:, 0]
 
     return search
@@ -132,7 +133,7 @@ class Regions:
 
     def __call__(self, vector_MD: Floats) -> tuple[Lists, Floats]:
         """Returns the nearest centroid that was looked at, and its cosine."""
-        unit_MD = _to_unit(vector_MD)
+        unit_MD = to_unit(vector_MD)
         nearest_M = np.zeros(len(unit_MD), np.int32)
         cosine_M = np.full(len(unit_MD), -np.inf, np.float32)
         num_seen = 0

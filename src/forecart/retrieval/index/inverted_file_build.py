@@ -14,7 +14,7 @@ from forecart.retrieval.index.contract import Floats, IndexSettings, IndexSource
 from forecart.retrieval.index.inverted_file import InvertedFile
 from forecart.retrieval.index.lists import fill_lists, map_lists, train_lists
 from forecart.retrieval.index.masks import Effort, MaskedLists
-from forecart.retrieval.index.probes import SearchLists, find_probes
+from forecart.retrieval.index.probes import EVERYTHING, SearchLists, find_probes
 from forecart.retrieval.index.scan import scan_under_masks
 from forecart.retrieval.index.tuning import sample_queries, time_scan_us, time_us
 from forecart.retrieval.top_k import TopK
@@ -70,20 +70,26 @@ def _measure(index: InvertedFile, source: IndexSource, settings: IndexSettings) 
             break
     far = []
     for is_eligible_N, exact in zip(uneven, by_place[len(even) :], strict=True):
+        if not is_eligible_N.any():
+            continue
         masked = MaskedLists.of(is_eligible_N, index.list_of_N, index.lists.nlist)
         search = _search_lists(index, top_k, masked)
         users_SD = query_SD[: len(exact.score)]
-        far.append(
-            find_probes(index, users_SD, exact, search=search, masked=masked, target=settings.target_recall)
+        effort = find_probes(
+            index, users_SD, exact, search=search, masked=masked, target=settings.target_recall
         )
+        far.append((effort, time_us(_with_effort(search, effort), users_SD)))
+    if not far:  # lists of hardly any differing vectors: nothing says how far to look
+        far.append((Effort(0, index.lists.nlist, EVERYTHING), levels[0]["search_us"]))
     return {
         "top_k": settings.top_k,
         "scan_us": scan_us,
         "scan_us_each": scan_us_each,
         "levels": levels,
         "uneven": {
-            "num_probes": max(effort.num_probes for effort in far),
-            "margin": max(effort.margin for effort in far),
+            "num_probes": max(effort.num_probes for effort, _ in far),
+            "margin": max(effort.margin for effort, _ in far),
+            "search_us": max(taken_us for _, taken_us in far),
         },
     }
 

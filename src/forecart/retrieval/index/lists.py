@@ -1,8 +1,8 @@
 """The lists of the inverted file, as faiss holds them: codes of the vectors on the disk, list by list.
 
-Nothing here takes more memory than a block of vectors, a sample and four bytes a vector. Codes first go into
-files of neighbouring lists, each small enough to be put in order in memory: the file that faiss reads is then
-written from its beginning to its end.
+Nothing here takes more memory than a block of vectors, a sample, some files of 256 MB and eight bytes a
+vector. Codes first go into files of neighbouring lists, each small enough to be put in order in memory: the
+file that faiss reads is then written from its beginning to its end.
 """
 
 import tempfile
@@ -40,7 +40,10 @@ def train_lists(source: IndexSource, settings: IndexSettings) -> tuple[Any, Floa
     sample = sample_rows(
         source, num_lists * (_VECTORS_A_LIST_OF_MANY if is_many else VECTORS_A_LIST), settings.seed
     )
-    centroid_LD = centroids.learn_centroids(sample, num_lists, settings.seed) if num > num_lists else sample
+    if num > num_lists:
+        centroid_LD = centroids.learn_centroids(sample, num_lists, settings.seed)
+    else:
+        centroid_LD = centroids.to_unit(sample)
     lists = empty_lists(centroids.hold_for_users(centroid_LD), num_lists, settings.codes)
     if settings.codes == "int8" and num:
         lists.sq.train(sample[:: -(-len(sample) // _NUM_RANGED)])

@@ -114,12 +114,12 @@ def choose_effort(measured: dict[str, Any], masked: MaskedLists | None, top_k: i
         return None
     level = max(levels, key=lambda one: one["share"])
     longer = max(1.0, top_k / measured["top_k"])
+    num_first = level["num_first"]
+    if masked is not None and not masked.is_even:
+        num_first, level = masked.count_first(measured["top_k"]), measured["uneven"]
     if masked is not None:
         scan_us = measured["scan_us"] + measured["scan_us_each"] * len(masked.place_M)
         if scan_us <= level["search_us"] * longer:
             return None
-    num_first = level["num_first"]
-    if masked is not None and not masked.is_even:
-        num_first, level = masked.count_first(measured["top_k"]), measured["uneven"]
     num_first, num_probes = (int(np.ceil(num * longer)) for num in (num_first, level["num_probes"]))
     return Effort(num_first, num_probes, level["margin"])

@@ -23,6 +23,8 @@ _LEAST_MISSED: Final = 1e-4
 _NEXT_MISSED: Final = 0.8
 _MARGINS: Final = np.linspace(0.8, 1, 401)
 _BLOCK_SCORES: Final = 1 << 24
+EVERYTHING: Final = float(np.finfo(np.float32).max)
+"""A margin that no list is outside of."""
 
 
 def find_probes(
@@ -58,7 +60,7 @@ def find_probes(
         if recall_bound(index_recall_at_k(search(query_SD, effort), listed)) >= target:
             return effort
         missed *= _NEXT_MISSED
-    return Effort(num_lists, num_lists, 0.0)
+    return Effort(num_lists, num_lists, EVERYTHING)
 
 
 def _score_lists(index: InvertedFile, query_SD: Floats, exact: TopK) -> Floats:
