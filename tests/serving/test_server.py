@@ -122,9 +122,3 @@ def test_a_stop_is_told_before_connections_close(tmp_path):
         assert told.status_code == 503 and told.headers["connection"] == "close"
         assert server.client.get("/healthz").status_code == 200
         assert server.process.wait(PATIENCE_S) == 0
-
-
-def test_releases_that_are_not_there_are_told_before_anything_starts(tmp_path):
-    done = serve_beside(find_free_port(), tmp_path / "mistyped")
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and f"{tmp_path / 'mistyped'} is not there" in done.stderr

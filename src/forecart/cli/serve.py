@@ -7,7 +7,6 @@ import typer
 
 from forecart.cli.release import DEFAULT_ROOT, INVENTORY, RootOption, StoreOption
 from forecart.cli.terminal import examples
-from forecart.errors import ConfigError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -60,11 +59,6 @@ def serve(  # noqa: PLR0913  (the options of the command)
     from forecart.serving.server import serve as listen
     from forecart.serving.settings import ServingSettings, read_settings
 
-    if store is None and not releases.is_dir():
-        raise ConfigError(
-            f"--releases must be a folder of releases, {releases} is not there: "
-            "`forecart release publish RUN` makes one, or name another"
-        )
     limits = read_settings(settings) if settings is not None else ServingSettings()
     inventory = _find_inventory(inventory, releases)
     if inventory is not None:
