@@ -122,3 +122,15 @@ def test_a_stop_is_told_before_connections_close(tmp_path):
         assert told.status_code == 503 and told.headers["connection"] == "close"
         assert server.client.get("/healthz").status_code == 200
         assert server.process.wait(PATIENCE_S) == 0
+
+
+def test_it_drains_and_stops_after_its_temporary_folder_was_tidied_away(tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with serving(tmp_path / "server", "--releases", tmp_path, settings="drain_s = 3\n") as server:
+        (folder,) = temporary.glob("forecart-serve-*")
+        folder.rmdir()
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.client.get("/readyz").json()["problem"] == "stopping")
+        assert server.process.wait(PATIENCE_S) == 0

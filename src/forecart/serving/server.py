@@ -138,7 +138,12 @@ def _drain_first(mark: Path, drain_s: float) -> None:
     stop: Any = signal.getsignal(signal.SIGTERM)
 
     def drain(number: int, frame: Any) -> None:
-        mark.touch()
+        try:
+            mark.parent.mkdir(exist_ok=True)  # whoever tidies temporary folders may have been here
+            mark.touch()
+        except OSError:
+            stop(number, frame)
+            return
         timer = threading.Timer(drain_s, stop, (number, frame))
         timer.daemon = True
         timer.start()
