@@ -323,10 +323,8 @@ def read_release(world: World) -> str | None:
 
 def publish_marked(publisher: Publisher, number: int, scores: dict[str, float]) -> None:
     """Publishes a release whose every first score is the number of its publishing."""
-    source = {
-        "number": str(number),
-        "time": str(time.time()),
-    }  # its id is known before anybody answers from it
+    # Its id is known before anybody answers from it.
+    source = {"number": str(number), "time": str(time.time())}
 
     def make(suppressed: Any) -> ReleaseParts:
         parts = publishing.make_parts(SMALL_USERS)

@@ -19,7 +19,7 @@ from forecart.days import DAY_FILE, DAYS, alone, list_days
 from forecart.engine.contract import Engine
 from forecart.engine.cost import show_cost
 from forecart.errors import ArtifactError, ConfigError
-from forecart.object_store import Place, to_place
+from forecart.object_store import Place
 from forecart.observe import Reporter
 from forecart.retrieval.candidate_files import PIECES
 from forecart.retrieval.candidates import (
@@ -58,7 +58,7 @@ class DayRun:
 
 def run_day(
     config: RunConfig,
-    run: Place,
+    run: str | Place,
     as_of: datetime,
     *,
     reporter: Reporter,
@@ -87,7 +87,7 @@ def run_day(
     with alone(folder):
         base = Workflow(config, folder, reporter=reporter, engine=engine, mirror=mirror)
         base.mirror.pull()
-        _check_moment(config, folder, as_of, kept=to_place(run))
+        _check_moment(config, folder, as_of, kept=folder if mirror is None else mirror.remote)
         base.events()
         day = Day(base, as_of)
         done = day.run()

@@ -195,13 +195,9 @@ class RunMirror(LocalRun):
     def remove_days(self, *, before: str) -> None:
         """Removes what the store has of earlier days, finished or not; `day.json` first."""
         days = self.remote / DAYS
-        sizes = days.sizes()
-        for name in sorted({PurePosixPath(one).parts[0] for one in sizes}):
-            if name < before:
-                (days / name / DAY_FILE).remove()
-                for_each(
-                    lambda one: (days / one).remove(), [one for one in sizes if one.startswith(f"{name}/")]
-                )
+        old = [one for one in days.sizes() if PurePosixPath(one).parts[0] < before]
+        for names in ([one for one in old if PurePosixPath(one).name == DAY_FILE], old):
+            for_each(lambda one: (days / one).remove(), names)
 
     # --- one stage ------------------------------------------------------------------------------------
 

@@ -35,7 +35,6 @@ from forecart.config import load_config
 from forecart.engine.choice import opened_engine
 from forecart.engine.contract import Engine
 from forecart.errors import ConfigError
-from forecart.object_store import to_place
 
 _MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 
@@ -121,7 +120,7 @@ def _run_day(
     from forecart.daily import run_day
 
     read = load_config(config)
-    run = to_place(output) if output else Path("runs") / read.name
+    run = output or Path("runs") / read.name
     if publish is not None:
         require_ttl_beyond(read.candidates.max_carry_days)
     with told(quiet=quiet) as reporter, engines() as engine:

@@ -1,7 +1,7 @@
 """Builds an inverted file and measures what its searches need: lists to read, times, how far to look."""
 
-from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from forecart.retrieval.index.contract import Floats, IndexSettings, IndexSource
 from forecart.retrieval.index.inverted_file import InvertedFile
 from forecart.retrieval.index.lists import fill_lists, map_lists, train_lists
 from forecart.retrieval.index.masks import Effort, MaskedLists
-from forecart.retrieval.index.probes import EVERYTHING, SearchLists, find_probes
+from forecart.retrieval.index.probes import EVERYTHING, find_probes
 from forecart.retrieval.index.scan import scan_under_masks
 from forecart.retrieval.index.tuning import sample_queries, time_scan_us, time_us
 from forecart.retrieval.top_k import TopK
@@ -54,31 +54,20 @@ def _measure(index: InvertedFile, source: IndexSource, settings: IndexSettings) 
     num_users = [len(query_SD), *[min(_NUM_MASKED, len(query_SD))] * (len(even) + len(uneven) - 1)]
     masks = list(zip([*even, *uneven], num_users, strict=True))
     by_place = scan_under_masks(blocks, place_N, query_SD, masks=masks, top_k=top_k)
+    find = partial(_find_effort, index, query_SD, top_k, settings.target_recall)
     levels: list[dict[str, float]] = []
     for share, is_eligible_N, exact in zip(SHARES, even, by_place[: len(even)], strict=True):
         if not is_eligible_N.any():
             break
-        masked = MaskedLists.of(is_eligible_N, index.list_of_N, index.lists.nlist)
-        users_SD = query_SD[: len(exact.score)]
-        search = _search_lists(index, top_k, None if share == 1 else masked)
-        effort = find_probes(
-            index, users_SD, exact, search=search, masked=masked, target=settings.target_recall
-        )
-        taken_us = time_us(_with_effort(search, effort), users_SD)
+        effort, taken_us = find(is_eligible_N, exact)
         levels.append({"share": share, **asdict(effort), "search_us": taken_us})
-        if share < 1 and scan_us + scan_us_each * len(masked.place_M) < taken_us:
+        if share < 1 and scan_us + scan_us_each * np.count_nonzero(is_eligible_N) < taken_us:
             break
-    far = []
-    for is_eligible_N, exact in zip(uneven, by_place[len(even) :], strict=True):
-        if not is_eligible_N.any():
-            continue
-        masked = MaskedLists.of(is_eligible_N, index.list_of_N, index.lists.nlist)
-        search = _search_lists(index, top_k, masked)
-        users_SD = query_SD[: len(exact.score)]
-        effort = find_probes(
-            index, users_SD, exact, search=search, masked=masked, target=settings.target_recall
-        )
-        far.append((effort, time_us(_with_effort(search, effort), users_SD)))
+    far = [
+        find(is_eligible_N, exact)
+        for is_eligible_N, exact in zip(uneven, by_place[len(even) :], strict=True)
+        if is_eligible_N.any()
+    ]
     if not far:  # lists of hardly any differing vectors: nothing says how far to look
         far.append((Effort(0, index.lists.nlist, EVERYTHING), levels[0]["search_us"]))
     return {
@@ -92,6 +81,26 @@ def _measure(index: InvertedFile, source: IndexSource, settings: IndexSettings) 
             "search_us": max(taken_us for _, taken_us in far),
         },
     }
+
+
+def _find_effort(
+    index: InvertedFile,
+    query_SD: Floats,
+    top_k: int,
+    target: float,
+    is_eligible_N: npt.NDArray[np.bool_],
+    exact: TopK,
+) -> tuple[Effort, float]:
+    """Returns the effort that reaches the target under a mask, and the microseconds of a search with it."""
+    masked = MaskedLists.of(is_eligible_N, index.list_of_N, index.lists.nlist)
+    users_SD = query_SD[: len(exact.score)]
+    under = None if is_eligible_N.all() else masked
+
+    def search(query_BD: Floats, effort: Effort) -> TopK:
+        return index.search_lists(query_BD, top_k, effort, masked=under)
+
+    effort = find_probes(index, users_SD, exact, search=search, masked=masked, target=target)
+    return effort, time_us(partial(search, effort=effort), users_SD)
 
 
 def _even_masks(index: InvertedFile, seed: int) -> list[npt.NDArray[np.bool_]]:
@@ -112,14 +121,3 @@ def _uneven_masks(index: InvertedFile, seed: int) -> list[npt.NDArray[np.bool_]]
         is_kept[0] = True
         masks.append(is_kept[region_L][index.list_of_N])
     return masks
-
-
-def _search_lists(index: InvertedFile, top_k: int, masked: MaskedLists | None) -> SearchLists:
-    def search(query_BD: Floats, effort: Effort) -> TopK:
-        return index.search_lists(query_BD, top_k, effort, masked=masked)
-
-    return search
-
-
-def _with_effort(search: SearchLists, effort: Effort) -> Callable[[Floats], TopK]:
-    return lambda query_BD: search(query_BD, effort)

@@ -1,6 +1,6 @@
 """The lists of the inverted file, as faiss holds them: codes of the vectors on the disk, list by list.
 
-Nothing here takes more memory than a block of vectors, a sample, some files of 256 MB and eight bytes a
+Nothing here takes more memory than a block of vectors, a sample, some files of 256 MB and four bytes a
 vector. Codes first go into files of neighbouring lists, each small enough to be put in order in memory: the
 file that faiss reads is then written from its beginning to its end.
 """
@@ -132,8 +132,9 @@ def fill_lists(
 ) -> npt.NDArray[np.int32]:
     """Writes a folder's vectors into the lists they are nearest to: the list of each, [N]."""
     find = centroids.find_nearest(centroid_LD, settings.seed)
-    parts = [np.zeros(0, np.int32)]
-    num_files = 1 + files.count_vectors(folder) * (lists.code_size + 12) // _BLOCK_BYTES
+    list_of_N = np.empty(files.count_vectors(folder), np.int32)
+    size_L = np.zeros(lists.nlist, np.uint64)
+    num_files = 1 + len(list_of_N) * (lists.code_size + 12) // _BLOCK_BYTES
     with ExitStack() as opened:
         aside = Aside(
             lists, [opened.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(num_files)]
@@ -142,12 +143,9 @@ def fill_lists(
             vector_MD = block.astype(np.float32)
             list_M, _ = find(vector_MD)
             aside.add(vector_MD, list_M, first)
-            parts.append(list_M)
+            list_of_N[first : first + len(list_M)] = list_M
+            size_L += np.bincount(list_M, minlength=lists.nlist).astype(np.uint64)
         artifacts.write_atomically(folder / files.LISTS, aside.write)
-    list_of_N = np.concatenate(parts)
-    size_L = np.zeros(lists.nlist, np.uint64)
-    for part in parts:
-        size_L += np.bincount(part, minlength=lists.nlist).astype(np.uint64)
     artifacts.write_npy(folder / files.LIST_OF, list_of_N)
     artifacts.write_npy(folder / files.SIZES, size_L)
     artifacts.write_npy(folder / files.CENTROIDS, centroid_LD)
